@@ -1,0 +1,74 @@
+"""A guard around any ASGI app: it opens the port at once, and resources behind it.
+
+`LifespanGuard` wraps the app, `resource` makes a recipe of what the app needs. The
+house:
+
+- `_guard`, `_cycle`: the door, where the wings meet.
+- `_phases`, `_events`, `_health`, `_errors`, `_settings`, `_state`, `_redaction`: the
+  hall, plain vocabulary that both wings use; nothing in it awaits.
+- `_asgi`: the wing that speaks scope, receive and send.
+- `_supervision`: the wing that opens, holds and closes resources.
+- `_concurrency`: the cellar, what both wings need of tasks.
+- `observers`: who is told of events.
+"""
+
+from __future__ import annotations
+
+from ._errors import (
+    AppCannotRestartError,
+    AppLifespanError,
+    CloseFailedError,
+    CloseTimeoutError,
+    ConfigurationError,
+    CrashedError,
+    FactoryError,
+    GuardNotFoundError,
+    IllegalTransitionError,
+    LifespanGuardError,
+    NeedGaveUpError,
+    OpenTimeoutError,
+    ResourceUnavailableError,
+    StartupFailedError,
+    StateKeyClashError,
+    StopRequestedError,
+)
+from ._events import Observer
+from ._guard import LifespanGuard
+from ._health import Report, ResourceReport
+from ._lifespan_of import lifespan_of
+from ._phases import Phase, ResourcePhase
+from ._settings import Gate, Probes
+from ._supervision.resource import Resource, resource
+from ._supervision.retry import Retry
+
+
+__all__ = [
+    "AppCannotRestartError",
+    "AppLifespanError",
+    "CloseFailedError",
+    "CloseTimeoutError",
+    "ConfigurationError",
+    "CrashedError",
+    "FactoryError",
+    "Gate",
+    "GuardNotFoundError",
+    "IllegalTransitionError",
+    "LifespanGuard",
+    "LifespanGuardError",
+    "NeedGaveUpError",
+    "Observer",
+    "OpenTimeoutError",
+    "Phase",
+    "Probes",
+    "Report",
+    "Resource",
+    "ResourcePhase",
+    "ResourceReport",
+    "ResourceUnavailableError",
+    "Retry",
+    "StartupFailedError",
+    "StateKeyClashError",
+    "StopRequestedError",
+    "lifespan_of",
+    "resource",
+]

@@ -1,0 +1,121 @@
+"""Answers that we write ourselves, whole: to HTTP, and to a WebSocket's handshake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from html import escape
+from typing import Any
+
+from .types import Receive, Scope, Send
+
+
+TRY_AGAIN_LATER = 1013
+"""The close code (RFC 6455 registry) for "the service is overloaded or starting"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One whole response.
+
+    Attributes:
+        status: The HTTP status.
+        content_type: Of the body.
+        body: All of it.
+        headers: Further ones, as ASGI wants them.
+    """
+
+    status: int
+    content_type: bytes
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def with_header(self, name: bytes, value: bytes) -> Answer:
+        """Return a copy with one more header."""
+        return replace(self, headers=(*self.headers, (name, value)))
+
+
+def json_answer(status: int, content_type: bytes, content: Mapping[str, Any]) -> Answer:
+    """Return *content* as JSON."""
+    return Answer(status, content_type, json.dumps(content).encode() + b"\n")
+
+
+def problem(status: int, title: str, detail: str) -> Answer:
+    """Return an ``application/problem+json`` answer (RFC 9457)."""
+    content = {"type": "about:blank", "title": title, "status": status}
+    return json_answer(
+        status, b"application/problem+json", {**content, "detail": detail}
+    )
+
+
+def waiting_page(status: int, title: str, detail: str, reload: int | None) -> Answer:
+    """Return a small page for people; it reloads itself after *reload* seconds."""
+    refresh = (
+        "" if reload is None else f'<meta http-equiv="refresh" content="{reload}">'
+    )
+    body = _PAGE.format(refresh=refresh, title=escape(title), detail=escape(detail))
+    return Answer(status, b"text/html; charset=utf-8", body.encode())
+
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{refresh}
+<title>{title}</title>
+<style>
+body {{ font: 1.1rem/1.5 system-ui, sans-serif; margin: 20vh auto; max-width: 32rem;
+        padding: 0 1.5rem; color: #222; background: #fafafa; }}
+@media (prefers-color-scheme: dark) {{ body {{ color: #ddd; background: #181818; }} }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{detail}</p>
+</body>
+</html>
+"""
+
+
+def prefers_html(scope: Scope) -> bool:
+    """Whether the client is a person's browser: a GET that names ``text/html``."""
+    return scope["method"] == "GET" and any(
+        name == b"accept" and b"text/html" in value.lower()
+        for name, value in scope.get("headers", ())
+    )
+
+
+async def answer_http(scope: Scope, send: Send, answer: Answer) -> None:
+    """Send *answer*; to a HEAD request without its body."""
+    await send(_start("http.response.start", answer))
+    body = b"" if scope.get("method") == "HEAD" else answer.body
+    await send({"type": "http.response.body", "body": body})
+
+
+async def deny_websocket(
+    scope: Scope, receive: Receive, send: Send, answer: Answer
+) -> None:
+    """Answer the handshake with *answer* where the server can, else close before it.
+
+    The extension must not be used where it is not advertised: daphne never answers
+    the client then.
+    """
+    await receive()  # websocket.connect
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+        return
+    await send(_start("websocket.http.response.start", answer))
+    await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
+def _start(kind: str, answer: Answer) -> dict[str, Any]:
+    headers = [
+        (b"content-type", answer.content_type),
+        (b"content-length", str(len(answer.body)).encode()),
+        (b"cache-control", b"no-store"),
+        *answer.headers,
+    ]
+    return {"type": kind, "status": answer.status, "headers": headers}

@@ -1,0 +1,111 @@
+"""The lifespan conversation, on the server's side of the wrapper.
+
+One task holds it from the first message to the last, and never returns early: a
+server may take that for a crash (hypercorn on trio does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from anyio.lowlevel import checkpoint
+
+from .._errors import AppLifespanError, StartupFailedError
+from .._events import ConversationBroken, Observer, StartupFailed
+from .._redaction import redact
+from .types import Message, Receive, Send
+
+
+async def converse(
+    receive: Receive,
+    send: Send,
+    service: AbstractAsyncContextManager[Callable[[], None]],
+    observe: Observer,
+) -> None:
+    """Hold *service* open from ``lifespan.startup`` to ``lifespan.shutdown``.
+
+    Args:
+        receive: The server's.
+        send: The server's.
+        service: Entered at startup, left at shutdown; what it gives is called once
+            the server has been told that the startup is complete.
+        observe: Told what is odd about the conversation.
+
+    Raises:
+        Exception: What entering or leaving *service* raised, after the server was
+            told, as frameworks do it; and whatever the server's own callables raise.
+    """
+    if await _next_of(receive, observe, _BEFORE) == "lifespan.shutdown":
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await _hold(receive, send, service, observe)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+_BEFORE = frozenset({"lifespan.startup", "lifespan.shutdown"})
+_AFTER = frozenset({"lifespan.shutdown"})
+
+
+async def _hold(
+    receive: Receive,
+    send: Send,
+    service: AbstractAsyncContextManager[Callable[[], None]],
+    observe: Observer,
+) -> None:
+    stage = "startup"
+    try:
+        async with service as begin:
+            stage = "serving"
+            await send({"type": "lifespan.startup.complete"})
+            begin()
+            await _next_of(receive, observe, _AFTER)
+            stage = "shutdown"
+    except Exception as error:
+        if stage == "serving":
+            raise
+        if stage == "startup":
+            observe(StartupFailed(error, isinstance(error, StartupFailedError)))
+        await send(_failed(stage, error))
+        _raise_as_the_app_did(error)
+
+
+async def _next_of(
+    receive: Receive, observe: Observer, expected: frozenset[str]
+) -> str:
+    """Receive until one of *expected* comes; test clients send types of their own."""
+    problems: set[str] = set()
+    while True:
+        kind = str((await receive()).get("type"))
+        if kind in expected:
+            return kind
+        problem = f"expected {' or '.join(sorted(expected))}, got {kind!r}; ignored"
+        if problem not in problems:
+            problems.add(problem)
+            observe(ConversationBroken(problem))
+        await checkpoint()  # A receive() that never waits must not hold the loop.
+
+
+def _failed(stage: str, error: Exception) -> Message:
+    reply: Message = {"type": f"lifespan.{stage}.failed"}
+    said = _said_by_app(error)
+    message = str(error) if said is None or not said.told else said.message
+    if message is not None:
+        reply["message"] = redact(message)
+    return reply
+
+
+def _raise_as_the_app_did(error: Exception) -> None:
+    """Raise what an unwrapped app would have raised; nothing, if it only said so."""
+    said = _said_by_app(error)
+    if said is None:
+        raise error
+    if said.cause is not None:
+        raise said.cause
+    if not said.told:
+        raise said
+
+
+def _said_by_app(error: Exception) -> AppLifespanError | None:
+    cause = error.cause if isinstance(error, StartupFailedError) else error
+    return cause if isinstance(cause, AppLifespanError) else None

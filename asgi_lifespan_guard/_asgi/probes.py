@@ -1,0 +1,166 @@
+"""Answers liveness, readiness and startup probes from a report, and nothing else.
+
+In the manner of kube-apiserver: ``?verbose``, repeatable ``?exclude=<name>``, one
+path for each resource below the readiness probe. Without `Probes.details` a stranger
+learns nothing but the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from .._health import Report, ResourceReport
+from .._settings import Probes
+from .access_log import ProbeFilter
+from .answers import Answer, answer_http, json_answer, problem
+from .paths import app_path
+from .types import Receive, Scope, Send
+
+
+HEALTH = b"application/health+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What the asker wants to know beyond the verdict."""
+
+    verbose: bool
+    excluded: tuple[str, ...]
+
+    @classmethod
+    def of(cls, scope: Scope) -> Query:
+        """Read it from a request's query string."""
+        text = scope.get("query_string", b"").decode("latin-1")
+        asked = parse_qs(text, keep_blank_values=True)
+        return cls("verbose" in asked, tuple(asked.get("exclude", ())))
+
+
+class ProbeDesk:
+    """Knows the probes' paths and answers them.
+
+    Args:
+        probes: The paths, and whether details may be shown.
+        report: Takes the photograph that an answer is made of.
+    """
+
+    def __init__(self, probes: Probes, report: Callable[[], Report]) -> None:
+        self.filter = ProbeFilter()
+        self._details = probes.details
+        self._report = report
+        self._below_ready = None if probes.ready is None else f"{probes.ready}/"
+        verdicts: tuple[tuple[str | None, Callable[[Report, Query], bool]], ...] = (
+            (probes.live, _live),
+            (probes.ready, _ready),
+            (probes.startup, _started),
+        )
+        self._verdicts = {path: verdict for path, verdict in verdicts if path}
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The probes' own paths."""
+        return frozenset(self._verdicts)
+
+    @property
+    def prefix(self) -> str:
+        """What every other probe path begins with; a NUL where there is none."""
+        return self._below_ready or "\0"
+
+    def knows(self, path: str) -> bool:
+        """Whether *path*, as the app would see it, belongs to the probes."""
+        return path in self._verdicts or path.startswith(self.prefix)
+
+    async def answer(self, path: str, scope: Scope, send: Send) -> None:
+        """Answer the probe at *path*."""
+        self.filter.hide(scope["path"])
+        if scope["method"] not in ("GET", "HEAD"):
+            refusal = problem(405, "Method Not Allowed", "Probes answer GET and HEAD.")
+            await answer_http(scope, send, refusal.with_header(b"allow", b"GET, HEAD"))
+            return
+        await answer_http(scope, send, self._answer_to(path, Query.of(scope)))
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer probes as an ASGI app of its own, for a private port or a mount."""
+        if scope["type"] == "lifespan":
+            await _have_an_empty_lifespan(receive, send)
+        elif scope["type"] == "http":
+            path = app_path(scope)
+            if self.knows(path):
+                await self.answer(path, scope, send)
+            else:
+                nothing = problem(404, "Not Found", "There is no such probe.")
+                await answer_http(scope, send, nothing)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    def _answer_to(self, path: str, query: Query) -> Answer:
+        report = self._report()
+        verdict = self._verdicts.get(path)
+        if verdict is None:
+            return self._answer_for_one(path.removeprefix(self.prefix), report)
+        good = verdict(report, query)
+        content: dict[str, Any] = {"status": _word(good)}
+        if self._details and query.verbose:
+            content |= _details(report, query)
+        return json_answer(200 if good else 503, HEALTH, content)
+
+    def _answer_for_one(self, name: str, report: Report) -> Answer:
+        resource = report.resource(name)
+        if resource is None:
+            return json_answer(404, HEALTH, {"status": "fail"})
+        content: dict[str, Any] = {"status": _word(resource.satisfied)}
+        if self._details:
+            content = _shown(resource)
+        return json_answer(200 if resource.satisfied else 503, HEALTH, content)
+
+
+def _live(report: Report, _query: Query) -> bool:
+    return report.live
+
+
+def _ready(report: Report, query: Query) -> bool:
+    return report.ready_without(query.excluded)
+
+
+def _started(report: Report, query: Query) -> bool:
+    return report.started_without(query.excluded)
+
+
+def _word(good: bool) -> str:
+    return "pass" if good else "fail"
+
+
+def _details(report: Report, query: Query) -> dict[str, Any]:
+    known = {resource.name for resource in report.resources}
+    content: dict[str, Any] = {
+        "phase": report.phase.value,
+        "paused": report.paused,
+        "lastError": report.last_error,
+        "resources": {resource.name: _shown(resource) for resource in report.resources},
+    }
+    if query.excluded:
+        content["excluded"] = sorted(known.intersection(query.excluded))
+        content["unknown"] = sorted(set(query.excluded) - known)
+    return content
+
+
+def _shown(resource: ResourceReport) -> dict[str, Any]:
+    return {
+        "status": _word(resource.satisfied),
+        "phase": resource.phase.value,
+        "required": resource.required,
+        "startup": resource.startup,
+        "attempts": resource.attempts,
+        "lastError": resource.last_error,
+        "nextAttemptIn": resource.next_attempt_in,
+        "since": resource.since,
+        "openedIn": resource.opened_in,
+    }
+
+
+async def _have_an_empty_lifespan(receive: Receive, send: Send) -> None:
+    for stage in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{stage}.complete"})

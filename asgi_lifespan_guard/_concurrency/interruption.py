@@ -1,0 +1,221 @@
+"""Cancelling a piece of work once, so that what it awaits to clean up is left alone.
+
+anyio's cancellation is a level: inside a cancelled scope every further `await` is
+cancelled too, and a clean-up that awaits (``finally: await connection.close()``) never
+gets done unless it shields itself. Code written for asyncio does not; there a
+cancellation is an edge. The context managers that we enter are other people's code, so
+an attempt to open one is cancelled by an edge, and what follows is bounded by a
+deadline instead:
+
+- asyncio: ``task.cancel()`` is an edge already. Around it lies a shield, so that a
+  cancelled scope further out cannot reach in.
+- trio has levels only. Two scopes: the outer one is cancelled, and as soon as that has
+  been delivered the inner one raises its shield. Delivered is what made a task
+  runnable; if the task was runnable before, the shield goes up at once and is lowered
+  for a moment in each following tick until the delivery has happened.
+
+In both, outer cancellation does not reach the work by itself: whoever runs it must
+interrupt it, or let it be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .backend import on_trio
+
+
+if TYPE_CHECKING:
+    import trio
+
+
+class Interruption(ABC):
+    """A piece of work that can be interrupted once, by another task or by a timer.
+
+    Attributes:
+        interrupted: Whether `interrupt` was called (also by the timer).
+        timed_out: Whether it was the timer of `interrupt_after`.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.interrupted = False
+        self.timed_out = False
+        self._grace = grace
+        self._over = False
+
+    def interrupt(self) -> None:
+        """Cancel the work once; it has ``grace`` seconds from now to clean up.
+
+        Only the first call does anything.
+        """
+        if not self.interrupted and not self._over:
+            self.interrupted = True
+            self.bound(self._grace)
+            self._deliver()
+
+    @abstractmethod
+    def bound(self, seconds: float) -> None:
+        """Cancel the work for good, as a level, *seconds* from now."""
+
+    @property
+    @abstractmethod
+    def overdue(self) -> bool:
+        """Whether the time given by `bound` ran out before the work was done."""
+
+    @abstractmethod
+    def interrupt_after(self, seconds: float | None) -> None:
+        """Interrupt the work *seconds* from now, unless `disarm` comes first."""
+
+    @abstractmethod
+    def disarm(self) -> None:
+        """Forget the timer."""
+
+    @abstractmethod
+    def _deliver(self) -> None: ...
+
+    def _time_out(self) -> None:
+        if not self.interrupted:
+            self.timed_out = True
+            self.interrupt()
+
+
+def interruptible(grace: float) -> AbstractAsyncContextManager[Interruption]:
+    """Make the body interruptible; the cancellation that ends it so is swallowed.
+
+    Args:
+        grace: Seconds that an interrupted body may take to clean up.
+    """
+    return _on_trio(grace) if on_trio() else _on_asyncio(grace)
+
+
+@asynccontextmanager
+async def _on_asyncio(grace: float) -> AsyncGenerator[Interruption, None]:
+    interruption = _AsyncioInterruption(grace)
+    try:
+        with interruption.scope:
+            yield interruption
+    except asyncio.CancelledError:
+        if not interruption.settle():
+            raise
+    finally:
+        await interruption.absorb()
+
+
+class _AsyncioInterruption(Interruption):
+    def __init__(self, grace: float) -> None:
+        super().__init__(grace)
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelled_before = task.cancelling()
+        self._timer: asyncio.TimerHandle | None = None
+        self.scope = anyio.CancelScope(shield=True)
+
+    def bound(self, seconds: float) -> None:
+        self.scope.deadline = anyio.current_time() + seconds
+
+    @property
+    def overdue(self) -> bool:
+        return self.scope.cancel_called
+
+    def interrupt_after(self, seconds: float | None) -> None:
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self._time_out)
+
+    def disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _deliver(self) -> None:
+        self._task.cancel()
+
+    def settle(self) -> bool:
+        """End it, and say whether no cancellation but our own is outstanding."""
+        self.disarm()
+        if self.interrupted and not self._over:
+            self._task.uncancel()
+        self._over = True
+        return self.interrupted and self._task.cancelling() <= self._cancelled_before
+
+    async def absorb(self) -> None:
+        """Take the cancellation that came too late to be delivered inside the body."""
+        if self.interrupted and not self._over:
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if not self.settle():
+                    raise
+        self.settle()
+
+
+@asynccontextmanager
+async def _on_trio(grace: float) -> AsyncGenerator[Interruption, None]:
+    interruption = _TrioInterruption(grace)
+    with interruption.outer, interruption.inner:
+        try:
+            yield interruption
+        finally:
+            interruption.settle()
+
+
+class _TrioInterruption(Interruption):
+    def __init__(self, grace: float) -> None:
+        import trio
+
+        super().__init__(grace)
+        self._trio = trio
+        self._timer = trio.CancelScope()
+        self.outer: trio.CancelScope = trio.CancelScope(shield=True)
+        self.inner: trio.CancelScope = trio.CancelScope()
+
+    def bound(self, seconds: float) -> None:
+        self.inner.deadline = self._trio.current_time() + seconds
+
+    @property
+    def overdue(self) -> bool:
+        return self.inner.cancel_called
+
+    def interrupt_after(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._trio.lowlevel.spawn_system_task(self._expire, seconds)
+
+    def disarm(self) -> None:
+        self._timer.cancel()
+
+    def settle(self) -> None:
+        self.disarm()
+        self._over = True
+
+    async def _expire(self, seconds: float) -> None:
+        with self._timer:
+            await self._trio.sleep(seconds)
+            self._time_out()
+
+    def _deliver(self) -> None:
+        if not self._delivered_by(self.outer.cancel):
+            self.inner.shield = True
+            self._trio.lowlevel.spawn_system_task(self._insist)
+
+    def _delivered_by(self, cancel: Callable[[], None]) -> bool:
+        runnable = self._runnable()
+        cancel()
+        delivered = self._runnable() > runnable
+        self.inner.shield = True
+        return delivered
+
+    def _runnable(self) -> int:
+        return self._trio.lowlevel.current_statistics().tasks_runnable
+
+    async def _insist(self) -> None:
+        while not self._over and not self._delivered_by(self._lower_shield):
+            await self._trio.lowlevel.checkpoint()
+
+    def _lower_shield(self) -> None:
+        self.inner.shield = False

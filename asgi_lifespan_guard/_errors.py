@@ -1,0 +1,186 @@
+"""Everything that this package raises.
+
+Call sites pass facts; the text is built here, and ends with the remedy where there is
+a typical mistake. Two families: `ConfigurationError` is raised while objects are
+built (the program is wrong), everything else while they run (the world is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ._redaction import describe, redact
+
+
+class LifespanGuardError(Exception):
+    """Base of everything that this package raises."""
+
+
+class ConfigurationError(LifespanGuardError):
+    """Raised at construction when a resource or a guard is set up wrongly."""
+
+
+class IllegalTransitionError(LifespanGuardError):
+    """Raised when a phase does not know the trigger that it was given."""
+
+    def __init__(self, subject: str, phase: str, trigger: str) -> None:
+        super().__init__(f"{subject}: {trigger!r} cannot happen in phase {phase!r}")
+        self.subject = subject
+        self.phase = phase
+        self.trigger = trigger
+
+
+class FactoryError(LifespanGuardError):
+    """Raised when what a resource's factory gave cannot be opened. Never retried."""
+
+    def __init__(self, resource: str, problem: str, remedy: str) -> None:
+        super().__init__(f"resource {resource!r}: {problem}; {remedy}")
+        self.resource = resource
+
+
+class OpenTimeoutError(LifespanGuardError, TimeoutError):
+    """Raised when one attempt to open a resource outlived its ``timeout``."""
+
+    def __init__(self, resource: str, attempt: int, timeout: float) -> None:
+        super().__init__(
+            f"resource {resource!r}: attempt {attempt} was not done after {timeout:g} s"
+            " (the resource's timeout=)"
+        )
+        self.resource = resource
+        self.attempt = attempt
+        self.timeout = timeout
+
+
+class CloseTimeoutError(LifespanGuardError, TimeoutError):
+    """Raised when a resource was not closed within its deadline."""
+
+    def __init__(self, resource: str, timeout: float) -> None:
+        super().__init__(
+            f"resource {resource!r} was not closed after {timeout:.3g} s (the earlier"
+            " of its close_timeout= and the guard's shutdown_timeout=)"
+        )
+        self.resource = resource
+        self.timeout = timeout
+
+
+class CrashedError(LifespanGuardError):
+    """Raised when a resource's context manager ended while it was up."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(
+            f"resource {resource!r}: its context manager ended by itself while it was"
+            " up; keep it open until it is left"
+        )
+        self.resource = resource
+
+
+class StartupFailedError(LifespanGuardError):
+    """Raised out of a startup that cannot succeed, after everything was closed."""
+
+    def __init__(self, resource: str, attempts: int, cause: BaseException) -> None:
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        super().__init__(
+            f"resource {resource!r} did not open after {times}: {describe(cause)}"
+        )
+        self.resource = resource
+        self.attempts = attempts
+        self.cause = cause
+
+
+class NeedGaveUpError(LifespanGuardError):
+    """Raised for a resource that cannot open because one of its needs gave up."""
+
+    def __init__(self, resource: str, need: str) -> None:
+        super().__init__(f"resource {resource!r} needs {need!r}, which gave up")
+        self.resource = resource
+        self.need = need
+
+
+class StopRequestedError(LifespanGuardError):
+    """Raised out of a startup that was told to stop before it was done."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"startup ended by {reason}")
+        self.reason = reason
+
+
+class AppLifespanError(LifespanGuardError):
+    """Raised when a hosted app's own lifespan failed.
+
+    Attributes:
+        during: ``"startup"``, ``"shutdown"`` or ``"serving"``.
+        told: Whether the app said so itself, with a ``lifespan.*.failed``.
+        message: What it said there, if anything.
+        cause: What it raised, if anything.
+    """
+
+    def __init__(
+        self,
+        during: str,
+        cause: BaseException | None,
+        *,
+        told: bool = False,
+        message: str | None = None,
+    ) -> None:
+        last_line = (message or "").strip().rpartition("\n")[2]
+        reason = last_line or (describe(cause) if cause else "it gave no reason")
+        super().__init__(redact(f"the app's lifespan failed during {during}: {reason}"))
+        self.during = during
+        self.told = told
+        self.message = message
+        self.cause = cause
+
+
+class AppCannotRestartError(LifespanGuardError):
+    """Raised when an app's lifespan can evidently not be run twice. Never retried."""
+
+    def __init__(self, resource: str, sign: str, first: str) -> None:
+        super().__init__(
+            f"resource {resource!r}: this app's lifespan cannot be run a second time"
+            f" ({sign}); the first attempt failed with {first}. Give a fresh app to"
+            " each attempt: LifespanGuard(make_app, app_factory=True)"
+        )
+        self.resource = resource
+
+
+class StateKeyClashError(LifespanGuardError):
+    """Raised when the app's lifespan yields a key that is also a resource's name."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        named = ", ".join(map(repr, sorted(keys)))
+        super().__init__(
+            f"the app's lifespan put {named} into the state, which is also the name of"
+            " a resource; rename one of them (resource(name=...))"
+        )
+        self.keys = tuple(sorted(keys))
+
+
+class ResourceUnavailableError(LifespanGuardError, LookupError):
+    """Raised by `Resource.get` where the resource's value is not to be had."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(
+            f"resource {resource!r} is not in the state: it is away (optional, or the"
+            " path was declared open in Gate(needs=...)), it is not registered with"
+            " the guard, or the guard does not wrap this app"
+        )
+        self.resource = resource
+
+
+class GuardNotFoundError(LifespanGuardError, LookupError):
+    """Raised by `LifespanGuard.of` where no guard can be found."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no LifespanGuard is to be found in this scope; wrap the app in one, and"
+            " where nothing is registered with it keep it in a variable"
+        )
+
+
+class CloseFailedError(LifespanGuardError):
+    """Raised after a stop in which not everything could be closed."""
+
+    def __init__(self, failed: Sequence[str]) -> None:
+        named = ", ".join(failed)
+        super().__init__(f"not everything was closed cleanly: {named}")
+        self.failed = tuple(failed)

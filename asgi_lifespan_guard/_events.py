@@ -1,0 +1,205 @@
+"""What happened, as frozen facts; a closed set.
+
+An observer is called with every event, in the order in which they happened, on the
+event loop's thread. It must return at once and has no say. A `match` over `Event`
+that ends in `typing.assert_never` fails type checking when an event is forgotten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from ._phases import Phase, ResourcePhase
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    """The guard came from phase *old* into phase *new*."""
+
+    old: Phase
+    new: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcePhaseChanged:
+    """A resource came from phase *old* into phase *new*."""
+
+    resource: str
+    old: ResourcePhase
+    new: ResourcePhase
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt to open a resource failed, and another will be made.
+
+    Attributes:
+        resource: The resource's name.
+        attempt: Which attempt it was, counted from 1 since the resource was last up.
+        error: Why it failed.
+        wait: Seconds until the next one.
+        unexpected: Whether the error smells of a mistake in the program and should
+            be shown with its traceback.
+    """
+
+    resource: str
+    attempt: int
+    error: BaseException
+    wait: float
+    unexpected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceOpened:
+    """A resource is up.
+
+    Attributes:
+        resource: The resource's name.
+        attempt: The attempt that succeeded, counted from 1.
+        duration: Seconds that this attempt took.
+    """
+
+    resource: str
+    attempt: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceSkipped:
+    """A resource is not enabled and was skipped."""
+
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceCrashed:
+    """A resource's context manager ended or raised while it was up."""
+
+    resource: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceGaveUp:
+    """A resource will not be tried again.
+
+    Attributes:
+        resource: The resource's name.
+        attempts: How many attempts were made.
+        error: Why the last one failed.
+        permanent: Whether the error itself forbade another attempt.
+    """
+
+    resource: str
+    attempts: int
+    error: BaseException
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceClosed:
+    """A resource was closed, *duration* seconds after its closing began."""
+
+    resource: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFailed:
+    """A resource's closing raised, or outlived its deadline."""
+
+    resource: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class StartupFailed:
+    """The guard's startup failed; whatever was open has been closed.
+
+    Attributes:
+        error: Why.
+        reported: Whether *error* was already told by another event.
+    """
+
+    error: BaseException
+    reported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LifespanUnsupported:
+    """The wrapped app has no lifespan of its own; it showed so by *error*, if any."""
+
+    resource: str
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationBroken:
+    """The server (or a wrapper around us) left the lifespan protocol."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeld:
+    """A request waits at the gate. *path* is the path as the app would see it."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAdmitted:
+    """A held request went on to the app after *waited* seconds."""
+
+    path: str
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAbandoned:
+    """The client of a held request left after *waited* seconds."""
+
+    path: str
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """A request was answered with 503 (or its WebSocket denied).
+
+    Attributes:
+        path: The request's path.
+        retry_after: Seconds told to the client, or ``None`` where nothing is known.
+        reason: ``"never started"``, ``"not ready"``, ``"full"`` or ``"stopped"``.
+    """
+
+    path: str
+    retry_after: int | None
+    reason: str
+
+
+Event: TypeAlias = (
+    PhaseChanged
+    | ResourcePhaseChanged
+    | AttemptFailed
+    | ResourceOpened
+    | ResourceSkipped
+    | ResourceCrashed
+    | ResourceGaveUp
+    | ResourceClosed
+    | CloseFailed
+    | StartupFailed
+    | LifespanUnsupported
+    | ConversationBroken
+    | RequestHeld
+    | RequestAdmitted
+    | RequestAbandoned
+    | RequestRefused
+)
+
+
+class Observer(Protocol):
+    """Anything that can be called with an event."""
+
+    def __call__(self, event: Event, /) -> None: ...

@@ -1,0 +1,151 @@
+"""What a guard was told at construction, judged and worked out once.
+
+A second floor of the door: like `_guard`, it may speak to both wings.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, cast
+
+from ._asgi.paths import longest_prefix
+from ._asgi.types import ASGIApp
+from ._errors import ConfigurationError
+from ._health import ResourceReport
+from ._lifespan_of import lifespan_of
+from ._phases import ResourcePhase
+from ._settings import Gate, Probes, check_seconds
+from ._state import APP
+from ._supervision.graph import check_resources
+from ._supervision.resource import Resource
+
+
+AppLifespan: TypeAlias = Literal["blocking", "background", "off"]
+DEFAULT_PROBES = Probes()
+
+
+class Plan:
+    """The settings of one guard, and what follows from them.
+
+    Args:
+        resources: As given to `LifespanGuard`; so are the others.
+        app_lifespan: What becomes of the app's own lifespan.
+        gate: ``None``: the default one.
+        probes: ``None``: none.
+        shutdown_timeout: Seconds for closing everything.
+
+    Attributes:
+        resources: What was registered.
+        recipes: The same, and the app's own lifespan where it is run.
+        needed_anywhere: Every name that some path may need.
+
+    Raises:
+        ConfigurationError: When anything of it is wrong.
+    """
+
+    def __init__(
+        self,
+        resources: Sequence[Resource[Any]],
+        app_lifespan: AppLifespan | Resource[Any],
+        gate: Gate | None,
+        probes: Probes | None,
+        shutdown_timeout: float,
+    ) -> None:
+        _check_kind("gate", gate, Gate)
+        _check_kind("probes", probes, Probes)
+        check_seconds("LifespanGuard", "shutdown_timeout", shutdown_timeout)
+        self.gate = gate or Gate()
+        self.probes = probes or DEFAULT_PROBES
+        self.shutdown_timeout = shutdown_timeout
+        self.resources = check_resources(resources)
+        self.recipes = self._with_app_lifespan(app_lifespan)
+        self._by_default = frozenset(r.name for r in self.recipes if _gates(r))
+        self._by_prefix = {
+            prefix: frozenset(named.name for named in needs)
+            for prefix, needs in self.gate.needs.items()
+        }
+        self._check_needed()
+        self.needed_anywhere = self._by_default.union(*self._by_prefix.values())
+
+    def needed_by(self, path: str) -> tuple[str | None, frozenset[str]]:
+        """Return the listed prefix that *path* lies under, and what it needs."""
+        prefix = longest_prefix(self._by_prefix, path) if self._by_prefix else None
+        return prefix, self._by_default if prefix is None else self._by_prefix[prefix]
+
+    def unopened(self) -> tuple[ResourceReport, ...]:
+        """Return the reports of resources of which none was ever asked for."""
+        return tuple(_unopened(recipe) for recipe in self.recipes)
+
+    def _with_app_lifespan(
+        self, app_lifespan: AppLifespan | Resource[Any]
+    ) -> tuple[Resource[Any], ...]:
+        if app_lifespan == "off":
+            return self.resources
+        hosted = self._recipe_for(app_lifespan)
+        return check_resources((*self.resources, hosted))
+
+    def _recipe_for(self, app_lifespan: AppLifespan | Resource[Any]) -> Resource[Any]:
+        if app_lifespan == "background":
+            return lifespan_of()
+        if app_lifespan == "blocking":
+            blocking = (r for r in self.resources if r.startup == "blocking")
+            return lifespan_of(
+                startup="blocking", needs=[r for r in blocking if r.required]
+            )
+        if isinstance(app_lifespan, Resource) and app_lifespan.name == APP:
+            return app_lifespan
+        raise ConfigurationError(
+            f"app_lifespan={app_lifespan!r} must be 'blocking', 'background', 'off', or"
+            " a recipe: lifespan_of(needs=[...])"
+        )
+
+    def _check_needed(self) -> None:
+        known = {recipe.name for recipe in self.recipes}
+        for prefix, names in self._by_prefix.items():
+            unknown = sorted(names - known)
+            if unknown:
+                raise ConfigurationError(
+                    f"Gate(needs={{{prefix!r}: ...}}) names {', '.join(unknown)}, which"
+                    " the guard does not know; add it to resources=[...]"
+                )
+
+
+def as_asgi3(app: Any) -> ASGIApp:
+    """Return *app* as an ASGI 3 app; an ASGI 2 app is known by being a class.
+
+    Raises:
+        ConfigurationError: When it cannot be called.
+    """
+    if not callable(app):
+        raise ConfigurationError(
+            f"LifespanGuard({app!r}): is no ASGI app; give the app object itself"
+        )
+    if inspect.isclass(app):
+        from asgiref.compatibility import guarantee_single_callable
+
+        adapt: Any = guarantee_single_callable
+        return cast("ASGIApp", adapt(app))
+    return cast("ASGIApp", app)
+
+
+def _gates(recipe: Resource[Any]) -> bool:
+    """Whether requests wait for it; not for an app that started as without us."""
+    as_without_us = recipe.name == APP and recipe.startup == "blocking"
+    return recipe.required and not as_without_us
+
+
+def _unopened(recipe: Resource[Any]) -> ResourceReport:
+    return ResourceReport(
+        name=recipe.name,
+        phase=ResourcePhase.PENDING,
+        required=recipe.required,
+        startup=recipe.startup,
+    )
+
+
+def _check_kind(option: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ConfigurationError(
+            f"LifespanGuard({option}={value!r}): must be {kind.__name__}(...)"
+        )

@@ -1,0 +1,61 @@
+"""Passwords never leave the process: every text that we emit goes through here.
+
+Three shapes are known: the password of a URL, a secret-looking parameter of a URL's
+query or of a libpq keyword string (``password=...``), and what a mapping's repr shows
+(``'password': '...'``).
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+
+
+MASK = "***"
+_SECRET_KEY = (
+    r"(?:[a-z0-9_\-]*(?:password|passwd|passphrase|secret|token|api[_\-]?key)|pwd)"
+)
+# The user part may hold no "/", so that the authority ends where the path begins; the
+# password runs to the *last* "@" before white space, because drivers accept raw ones.
+_URL_PASSWORD = re.compile(r"(?P<head>\b[a-z][a-z0-9+.\-]*://[^\s/:@]*):[^\s]*@", re.I)
+_PARAMETER = re.compile(
+    rf"(?P<head>\b{_SECRET_KEY}\s*=\s*)(?P<value>'[^']*'|\"[^\"]*\"|[^\s&;,'\")]+)",
+    re.I,
+)
+_ITEM = re.compile(
+    rf"(?P<head>(?P<q>['\"]){_SECRET_KEY}(?P=q)\s*:\s*)"
+    r"(?P<value>'[^']*'|\"[^\"]*\")",
+    re.I,
+)
+
+
+def redact(text: str) -> str:
+    """Return *text* with what looks like a password replaced by ``***``."""
+    text = _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text)
+    text = _PARAMETER.sub(rf"\g<head>{MASK}", text)
+    return _ITEM.sub(rf"\g<head>'{MASK}'", text)
+
+
+def describe(error: BaseException) -> str:
+    """Return *error* as one redacted line: its type, and its text where it has one.
+
+    An exception group is told by its leaves, because its own text names nothing.
+    """
+    return redact("; ".join(_line(leaf) for leaf in leaves(error)))
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return the errors inside a group, however deep, or *error* itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+def render_traceback(error: BaseException) -> str:
+    """Return the whole traceback of *error*, redacted."""
+    return redact("".join(traceback.format_exception(error)).rstrip())
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,119 @@
+"""What a user may set on a guard: frozen, and judged when it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from ._errors import ConfigurationError
+
+
+class Named(Protocol):
+    """Anything with a name; a `Resource`, seen from where resources are unknown."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def check_seconds(owner: str, option: str, value: object, *, zero: bool = True) -> None:
+    """Raise unless *value* is a finite number of seconds (above 0 unless *zero*).
+
+    Raises:
+        ConfigurationError: When it is anything else.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and (value >= 0 if zero else value > 0) and value != float("inf"):  # type: ignore[operator]
+        return
+    least = "0 or more" if zero else "more than 0"
+    raise ConfigurationError(
+        f"{owner}({option}={value!r}): must be a number of seconds, {least}"
+    )
+
+
+def check_path(owner: str, option: str, value: object) -> None:
+    """Raise unless *value* is an absolute path without a query.
+
+    Raises:
+        ConfigurationError: When it is anything else.
+    """
+    good = isinstance(value, str) and value.startswith("/") and "?" not in value
+    if not good:
+        raise ConfigurationError(
+            f"{owner}({option}={value!r}): must be a path that begins with '/'"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """How requests are treated while what they need is away.
+
+    Attributes:
+        wait: Seconds that a request is held for what it needs. 0: never held.
+        max_waiting: How many requests are held at the same time, at most.
+        needs: Path prefix → the exact set of resources that it needs, all others
+            notwithstanding. ``()`` declares a path open. The longest prefix wins, on
+            a segment boundary. Unlisted paths need every required resource.
+
+    Raises:
+        ConfigurationError: When a value is out of range.
+    """
+
+    wait: float = 5.0
+    max_waiting: int = 1000
+    needs: Mapping[str, Sequence[Named]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_seconds("Gate", "wait", self.wait)
+        places: object = self.max_waiting
+        if not isinstance(places, int) or places < 0:
+            raise ConfigurationError(
+                f"Gate(max_waiting={self.max_waiting!r}): must be a whole number,"
+                " 0 or more"
+            )
+        for prefix, named in self.needs.items():
+            check_path("Gate", "needs", prefix)
+            _check_named(prefix, named)
+        frozen = {prefix: tuple(named) for prefix, named in self.needs.items()}
+        object.__setattr__(self, "needs", MappingProxyType(frozen))
+
+
+def _check_named(prefix: str, named: Any) -> None:
+    good = isinstance(named, Sequence) and not isinstance(named, str)
+    if not good or any(not hasattr(item, "name") for item in named):
+        raise ConfigurationError(
+            f"Gate(needs={{{prefix!r}: {named!r}}}): give a list of resources (the"
+            " objects that @resource made), or () for a path that needs none"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """Where the guard answers for itself.
+
+    Attributes:
+        live: Path of the liveness probe; ``None`` takes no path.
+        ready: Path of the readiness probe, and of ``<ready>/<name>`` below it.
+        startup: Path of the startup probe.
+        details: Whether names, phases and (redacted) error texts may be shown to
+            whoever asks.
+
+    Raises:
+        ConfigurationError: When a path does not begin with "/" or is used twice.
+    """
+
+    live: str | None = "/livez"
+    ready: str | None = "/readyz"
+    startup: str | None = "/startupz"
+    details: bool = False
+
+    def __post_init__(self) -> None:
+        paths = [
+            (f.name, getattr(self, f.name)) for f in fields(self) if f.name != "details"
+        ]
+        taken = [(option, path) for option, path in paths if path is not None]
+        for option, path in taken:
+            check_path("Probes", option, path)
+        if len({path for _, path in taken}) < len(taken):
+            raise ConfigurationError(f"{self!r}: two probes cannot share one path")

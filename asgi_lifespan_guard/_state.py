@@ -1,0 +1,42 @@
+"""Where a resource's value is found: at ``scope["state"][name]``.
+
+`Resource.get` and `LifespanGuard.of` both take "whatever you have at hand": a scope,
+a framework's request or WebSocket (anything with ``.scope``), or a guard (which has
+``.state``). This is the one place that knows how to get from there to the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
+
+
+KEY = "asgi_lifespan_guard"
+"""The guard's own key in the state; reserved."""
+
+APP = "app"
+"""The name of the wrapped app's own lifespan among the resources; reserved."""
+
+
+class HasScope(Protocol):
+    """A framework's request or WebSocket."""
+
+    @property
+    def scope(self) -> Any: ...
+
+
+class HasState(Protocol):
+    """A guard."""
+
+    @property
+    def state(self) -> Mapping[str, Any]: ...
+
+
+Source: TypeAlias = Mapping[str, Any] | HasScope | HasState
+
+
+def state_of(source: Source) -> Mapping[str, Any]:
+    """Return the state that *source* leads to; empty where it leads nowhere."""
+    scope = source if isinstance(source, Mapping) else getattr(source, "scope", None)
+    found = getattr(source, "state", None) if scope is None else scope.get("state")
+    return found if isinstance(found, Mapping) else {}

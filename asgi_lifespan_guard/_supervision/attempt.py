@@ -1,0 +1,147 @@
+"""One attempt: the whole ``async with`` of a resource, from entering to leaving.
+
+One `interruptible` scope encloses it; its bound changes as it goes: the attempt's
+timer while it opens, none while it is up, and the closing deadline from the moment
+when everything that uses it is closed. There is no scope around entering or leaving
+alone: with a task group held over the ``yield`` that would corrupt the stack of scopes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import anyio
+
+from .._concurrency.interruption import Interruption, interruptible
+from .._errors import CloseTimeoutError, CrashedError, OpenTimeoutError
+from .forms import Step, context_of
+from .resource import Resource
+from .threads import ThreadedContext
+
+
+class Holder(Protocol):
+    """Who makes the attempt, and lives with what it opened."""
+
+    @property
+    def stopping(self) -> bool: ...
+    def came_up(self, value: Any, duration: float, /) -> None: ...
+    async def hold(self) -> None: ...
+    async def step_down(self) -> None: ...
+    def is_told_to_close(self) -> bool: ...
+    def time_to_close(self) -> float: ...
+    def closed(self, duration: float, error: BaseException | None, /) -> None: ...
+    def crashed(self, error: BaseException, /) -> None: ...
+
+
+class Attempt:
+    """One attempt, and what became of it.
+
+    Args:
+        recipe: What is opened.
+        number: Which attempt of its series it is.
+        previous: The thread of an attempt before it, which may still be running.
+        holder: Told when the resource is up, and asked when it is to be closed.
+
+    Attributes:
+        was_up: Whether it succeeded.
+        is_step: Whether it turned out to be a one-shot step.
+        thread: The thread that it runs in, if it does.
+    """
+
+    def __init__(
+        self,
+        recipe: Resource[Any],
+        number: int,
+        previous: ThreadedContext[Any] | None,
+        holder: Holder,
+    ) -> None:
+        self.was_up = False
+        self.is_step = False
+        self.thread: ThreadedContext[Any] | None = previous
+        self._recipe = recipe
+        self._number = number
+        self._holder = holder
+        self._work: Interruption | None = None
+        self._closing_since = 0.0
+
+    async def run(self, values: Sequence[Any]) -> BaseException | None:
+        """Open it, hold what it gives, close it.
+
+        Args:
+            values: Of its needs.
+
+        Returns:
+            Why it failed or crashed; ``None`` when it was told to end.
+        """
+        error: Exception | None = None
+        try:
+            async with interruptible(self._recipe.close_timeout) as self._work:
+                try:
+                    await self._open_and_hold(self._work, values)
+                except Exception as raised:
+                    error = raised
+        except BaseException:
+            self._conclude_cancelled()
+            raise
+        if self.was_up:
+            return self._after_being_up(self._work, error)
+        return self._why_not_open(self._work, error)
+
+    def interrupt(self) -> None:
+        """Cancel it while it opens; when it is up its holder lets it go instead."""
+        if self._work is not None and not self.was_up:
+            self._work.interrupt()
+
+    async def _open_and_hold(self, work: Interruption, values: Sequence[Any]) -> None:
+        began = anyio.current_time()
+        work.interrupt_after(self._recipe.timeout)
+        if self.thread is not None:
+            await self.thread.wait_ended()
+        recipe = self._recipe
+        context = context_of(recipe.name, recipe.form, recipe.factory, values)
+        self.is_step = isinstance(context, Step)
+        self.thread = context if isinstance(context, ThreadedContext) else None
+        async with context as value:
+            work.disarm()
+            if work.interrupted:
+                return
+            self.was_up = True
+            self._holder.came_up(value, anyio.current_time() - began)
+            try:
+                await self._holder.hold()
+            finally:
+                self._closing_since = anyio.current_time()
+                await self._holder.step_down()
+                work.bound(self._holder.time_to_close())
+
+    def _after_being_up(
+        self, work: Interruption, error: BaseException | None
+    ) -> BaseException | None:
+        if work.overdue:
+            error = CloseTimeoutError(self._recipe.name, self._closing_took())
+        if self._holder.is_told_to_close():
+            self._holder.closed(self._closing_took(), error)
+            return None
+        error = error or CrashedError(self._recipe.name)
+        self._holder.crashed(error)
+        return error
+
+    def _why_not_open(
+        self, work: Interruption, error: Exception | None
+    ) -> BaseException | None:
+        timeout = self._recipe.timeout
+        if not work.timed_out or timeout is None:
+            return None if work.interrupted else error
+        late = OpenTimeoutError(self._recipe.name, self._number, timeout)
+        late.__cause__ = error
+        return late
+
+    def _conclude_cancelled(self) -> None:
+        if self.was_up and self._holder.stopping:
+            self._holder.closed(self._closing_took(), None)
+        elif self.was_up:
+            self._holder.crashed(CrashedError(self._recipe.name))
+
+    def _closing_took(self) -> float:
+        return anyio.current_time() - self._closing_since

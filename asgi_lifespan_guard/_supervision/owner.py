@@ -1,0 +1,332 @@
+"""The one task that opens a resource, holds it open and closes it.
+
+Whoever wants something of a resource (stop, open again) sets a flag and rings; only
+the owner acts, and what it does next is decided between two attempts, in `_next`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import anyio
+
+from .._concurrency.bell import Bell
+from .._errors import NeedGaveUpError
+from .._events import (
+    AttemptFailed,
+    CloseFailed,
+    Event,
+    ResourceClosed,
+    ResourceCrashed,
+    ResourceGaveUp,
+    ResourceOpened,
+    ResourceSkipped,
+)
+from .._phases import ResourcePhase, ResourceTrigger
+from .attempt import Attempt
+from .forms import Form
+from .record import Record
+from .resource import Resource
+from .retry import Series, is_permanent, is_unexpected
+
+
+LONG_ENOUGH = 60.0
+"""Seconds up after which a crash finds a fresh retry budget."""
+
+
+class Crew(Protocol):
+    """What an owner is given by whoever runs it."""
+
+    stopping: bool
+
+    def observe(self, event: Event, /) -> None: ...
+    def publish(self, recipe: Resource[Any], value: Any, /) -> None: ...
+    def withdraw(self, recipe: Resource[Any], /) -> None: ...
+    def time_to_close(self, wanted: float, /) -> float: ...
+
+
+class Owner:
+    """One resource, running.
+
+    Attributes:
+        recipe: What it opens.
+        record: What is known about it.
+        needs: Owners of what it needs, in order.
+        dependents: Owners of what needs it.
+        outlives: Owners that at a stop are closed before it is, though they do not
+            need it (the app's own lifespan is the first to go).
+        outlived_by: The same, seen from the other side.
+    """
+
+    def __init__(self, recipe: Resource[Any], crew: Crew) -> None:
+        self.recipe = recipe
+        self.record = Record(recipe, crew.observe)
+        self.needs: list[Owner] = []
+        self.dependents: list[Owner] = []
+        self.outlives: list[Owner] = []
+        self.outlived_by: list[Owner] = []
+        self.observe = crew.observe
+        self._crew = crew
+        self._bell = Bell()
+        self._value: Any = None
+        self._attempt: Attempt | None = None
+        self._last_thread: Any = None
+        self._is_step = recipe.form is Form.STEP
+        self._series = Series(recipe.retry)
+        self._up_since = 0.0
+        self._told_to_stop = False
+        self._told_to_requeue = False
+        self._told_to_hurry = False
+
+    # What others ask of it
+
+    def stop(self) -> None:
+        """Close, or do not open, for good."""
+        self._told_to_stop = True
+        self._disturb()
+
+    def requeue(self) -> None:
+        """Close, and open again once the needs are back. What outlasts them stays."""
+        if self._outlasts_its_needs():
+            for dependent in self.dependents:
+                dependent.requeue()
+        elif self.record.phase is not ResourcePhase.PENDING:
+            self._told_to_requeue = True
+            self._disturb()
+
+    def hurry(self) -> None:
+        """Cut short the wait for the next attempt, if there is one."""
+        self._told_to_hurry = True
+        self._bell.ring()
+
+    def due_in(self, now: float) -> float:
+        """Return the least number of seconds until it may be up; inf for never."""
+        if self.record.is_open:
+            return 0.0
+        if self.record.is_lost:
+            return float("inf")
+        if self.record.next_attempt_at is not None:
+            return max(0.0, self.record.next_attempt_at - now)
+        return max((need.due_in(now) for need in self.needs), default=0.0)
+
+    def all_dependents(self) -> Iterator[Owner]:
+        """Everything that needs it, directly or not; some perhaps more than once."""
+        for dependent in self.dependents:
+            yield dependent
+            yield from dependent.all_dependents()
+
+    # The task
+
+    async def run(self) -> None:
+        """Open it, hold it, close it; return when it is over."""
+        try:
+            if self._is_enabled():
+                await self._live()
+        finally:
+            self.record.end()
+
+    async def _live(self) -> None:
+        going_on = True
+        while going_on and await self._needs_are_up():
+            failure = await self._make_attempt()
+            going_on = not self._told_to_stop and await self._next(failure)
+
+    def _is_enabled(self) -> bool:
+        enabled = self.recipe.enabled
+        try:
+            wanted = enabled() if callable(enabled) else enabled
+        except Exception as error:
+            self._give_up(error, 0, permanent=True)
+            return False
+        if not wanted:
+            self.record.was_up = True
+            self.record.handle(ResourceTrigger.SKIP)
+            self.observe(ResourceSkipped(self.recipe.name))
+            self._ring(self.dependents)
+        return bool(wanted)
+
+    async def _needs_are_up(self) -> bool:
+        await self._bell.wait_until(self._needs_are_settled)
+        lost = self._lost_need()
+        if lost is not None and not self._told_to_stop:
+            error = NeedGaveUpError(self.recipe.name, lost.recipe.name)
+            self._give_up(error, self.record.attempts, permanent=True)
+        return lost is None and not self._told_to_stop
+
+    def _needs_are_settled(self) -> bool:
+        if self._told_to_stop or self._lost_need() is not None:
+            return True
+        return all(need.record.is_satisfied for need in self._deep_needs())
+
+    def _lost_need(self) -> Owner | None:
+        return next((need for need in self.needs if need.record.is_lost), None)
+
+    async def _make_attempt(self) -> BaseException | None:
+        self.record.attempts += 1
+        self._told_to_hurry = False
+        self.record.handle(ResourceTrigger.OPEN)
+        number = self._series.attempt
+        attempt = Attempt(self.recipe, number, self._last_thread, self)
+        self._attempt = attempt
+        try:
+            return await attempt.run([need._value for need in self.needs])
+        finally:
+            self._attempt = None
+            self._last_thread = attempt.thread
+            self._ring((*self._deep_needs(), *self.needs, *self.outlived_by))
+
+    # What the attempt asks
+
+    @property
+    def stopping(self) -> bool:
+        """Whether everything is being closed."""
+        return self._crew.stopping
+
+    def came_up(self, value: Any, duration: float) -> None:
+        """Let others use *value*, which took *duration* seconds to open."""
+        assert self._attempt is not None
+        self._is_step = self._attempt.is_step
+        self._value = value
+        self._crew.publish(self.recipe, value)
+        self._up_since = anyio.current_time()
+        self.record.opened_in = duration
+        self.record.was_up = True
+        self.record.error = None
+        self.record.handle(ResourceTrigger.OPENED)
+        number = self._series.attempt
+        self.observe(ResourceOpened(self.recipe.name, number, duration))
+        self._ring(self._deep_dependents())
+
+    async def hold(self) -> None:
+        """Return when it is to be closed."""
+        await self._bell.wait_until(self.is_told_to_close)
+
+    def is_told_to_close(self) -> bool:
+        """Whether somebody wants it closed."""
+        return self._told_to_stop or self._told_to_requeue
+
+    async def step_down(self) -> None:
+        """Let go of everything that uses it, before it is closed."""
+        self.record.handle(ResourceTrigger.CLOSE)
+        self._crew.withdraw(self.recipe)
+        if not self.stopping:
+            for dependent in self.dependents:
+                dependent.requeue()
+        with anyio.CancelScope(shield=True):
+            await self._bell.wait_until(self._nobody_uses_it)
+        self._value = None
+
+    def time_to_close(self) -> float:
+        """Return the seconds that it may take to close."""
+        return self._crew.time_to_close(self.recipe.close_timeout)
+
+    def closed(self, duration: float, error: BaseException | None) -> None:
+        """Tell that it was closed within *duration* seconds, or what went wrong."""
+        name = self.recipe.name
+        if error is None:
+            self.observe(ResourceClosed(name, duration))
+        else:
+            self.record.error = error
+            self.observe(CloseFailed(name, error))
+
+    def crashed(self, error: BaseException) -> None:
+        """Tell that its context manager ended while it was up."""
+        self.observe(ResourceCrashed(self.recipe.name, error))
+
+    def _nobody_uses_it(self) -> bool:
+        users = list(self._deep_dependents())
+        if self.stopping:
+            users += [*self.dependents, *self.outlives]
+        return all(user._attempt is None for user in users)
+
+    # What follows from an attempt
+
+    async def _next(self, failure: BaseException | None) -> bool:
+        """Decide what follows, and wait for it; ``False``: nothing."""
+        if self._told_to_requeue or failure is None:
+            self._back_to_the_queue()
+            return True
+        self._forget_old_failures()
+        self.record.error = failure
+        number = self._series.attempt
+        wait = self._wait_after(failure)
+        if wait is None:
+            error = self.record.error
+            self._give_up(error, number, permanent=is_permanent(error))
+            return False
+        await self._wait(number, failure, wait)
+        return True
+
+    def _forget_old_failures(self) -> None:
+        """A resource that was up for long crashed for reasons of its own time."""
+        crashed = self.record.phase is ResourcePhase.CLOSING
+        if crashed and anyio.current_time() - self._up_since >= LONG_ENOUGH:
+            self._series = Series(self.recipe.retry)
+
+    def _wait_after(self, failure: BaseException) -> float | None:
+        if not isinstance(failure, Exception):
+            return None
+        try:
+            return self._series.next_wait(failure)
+        except Exception as mistake:  # in a strategy of the user's own
+            mistake.__context__ = failure
+            self.record.error = mistake
+            return None
+
+    async def _wait(self, number: int, failure: BaseException, seconds: float) -> None:
+        unexpected = number == 1 and is_unexpected(failure)
+        self.record.next_attempt_at = anyio.current_time() + seconds
+        self.record.handle(ResourceTrigger.RETRY)
+        name = self.recipe.name
+        self.observe(AttemptFailed(name, number, failure, seconds, unexpected))
+        with anyio.move_on_after(seconds):
+            await self._bell.wait_until(self._is_woken)
+        self.record.next_attempt_at = None
+        if self._told_to_requeue:
+            self._back_to_the_queue()
+
+    def _is_woken(self) -> bool:
+        return self.is_told_to_close() or self._told_to_hurry
+
+    def _back_to_the_queue(self) -> None:
+        self._told_to_requeue = False
+        self._series = Series(self.recipe.retry)
+        self.record.handle(ResourceTrigger.REQUEUE)
+
+    def _give_up(self, error: BaseException, attempts: int, *, permanent: bool) -> None:
+        self.record.error = error
+        self.record.handle(ResourceTrigger.GIVE_UP)
+        self.observe(ResourceGaveUp(self.recipe.name, attempts, error, permanent))
+        self._ring(self.dependents)
+
+    # Its place among the others
+
+    def _disturb(self) -> None:
+        if self._attempt is not None:
+            self._attempt.interrupt()
+        self._bell.ring()
+
+    def _outlasts_its_needs(self) -> bool:
+        """A step that ran is not run again; the app waits for its first start only."""
+        once = self._is_step or self.recipe.form is Form.APP_LIFESPAN
+        return once and self.record.is_open
+
+    def _deep_needs(self) -> Iterator[Owner]:
+        """Its needs, and through a step (which stays) also what the step needs."""
+        for need in self.needs:
+            yield need
+            if need._is_step:
+                yield from need._deep_needs()
+
+    def _deep_dependents(self) -> Iterator[Owner]:
+        """Those who must be closed before it is: the other side of `_deep_needs`."""
+        for dependent in self.dependents:
+            if not dependent._outlasts_its_needs():
+                yield dependent
+            if dependent._is_step:
+                yield from dependent._deep_dependents()
+
+    def _ring(self, owners: Sequence[Owner] | Iterator[Owner]) -> None:
+        for owner in owners:
+            owner._bell.ring()

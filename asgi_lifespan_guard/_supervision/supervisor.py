@@ -1,0 +1,188 @@
+"""Opens resources in order, closes them in reverse, and goes on after errors.
+
+Start-up time is the critical path: an owner begins as soon as its needs are up. The
+stop is the same walk backwards: an owner closes as soon as nobody uses its resource.
+No order is computed; it follows from what each owner waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .._concurrency.bell import Bell
+from .._concurrency.groups import transparent_task_group
+from .._errors import StartupFailedError, StopRequestedError
+from .._events import Event
+from .._health import SATISFIED, ResourceReport
+from .._phases import ResourcePhase
+from .owner import Owner
+from .resource import Resource
+
+
+class Audience(Protocol):
+    """Who is told what happens to the resources."""
+
+    def observe(self, event: Event, /) -> None: ...
+    def publish(self, recipe: Resource[Any], value: Any, /) -> None: ...
+    def withdraw(self, recipe: Resource[Any], /) -> None: ...
+
+
+class Supervisor:
+    """One run of a set of resources, from the first attempt to the last close.
+
+    Args:
+        recipes: What to open; checked already.
+        audience: Told of every event, and of values that come and go.
+        first_to_close: Name of the resource that is closed before all that it does
+            not need to outlive, whether it needs them or not: the app's own lifespan.
+    """
+
+    def __init__(
+        self,
+        recipes: Sequence[Resource[Any]],
+        audience: Audience,
+        first_to_close: str | None = None,
+    ) -> None:
+        self.stopping = False
+        self._audience = audience
+        self.publish = audience.publish
+        self.withdraw = audience.withdraw
+        self._bell = Bell()
+        self._deadline = float("inf")
+        self._running = 0
+        self._stop_reason: str | None = None
+        self._owners = {recipe.name: Owner(recipe, self) for recipe in recipes}
+        self._connect(first_to_close)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of its resources."""
+        return frozenset(self._owners)
+
+    def report(self) -> tuple[ResourceReport, ...]:
+        """Return one report for each resource, in the order of registration."""
+        now = anyio.current_time() if self._running else 0.0
+        return tuple(owner.record.report(now) for owner in self._owners.values())
+
+    def are_open(self, names: Iterable[str]) -> bool:
+        """Whether the values of all *names* can be used now."""
+        return all(self._owners[name].record.is_open for name in names)
+
+    def due_in(self, names: Iterable[str]) -> float:
+        """Return the least number of seconds until *names* may all be up; or inf."""
+        now = anyio.current_time()
+        return max((self._owners[name].due_in(now) for name in names), default=0.0)
+
+    def retry_now(self) -> None:
+        """Cut short every wait for a next attempt."""
+        for owner in self._owners.values():
+            owner.hurry()
+
+    def abort(self, reason: str) -> None:
+        """End a startup that is still opening blocking resources."""
+        self._stop_reason = reason
+        self._bell.ring()
+
+    @asynccontextmanager
+    async def running(self, timeout: float) -> AsyncGenerator[Callable[[], None], None]:
+        """Open the blocking resources; close everything when left.
+
+        Args:
+            timeout: Seconds for closing everything.
+
+        Yields:
+            A callable that lets the background resources begin.
+
+        Raises:
+            StartupFailedError: When a required blocking resource gave up.
+            StopRequestedError: When `abort` was called before they were up.
+        """
+        async with transparent_task_group() as group:
+            try:
+                self._begin(group, "blocking")
+                await self._blocking_resources_open()
+                yield lambda: self._begin(group, "background")
+            finally:
+                await self._close_all(timeout)
+
+    def observe(self, event: Event) -> None:
+        """Pass *event* on, and look again, because a phase may have changed."""
+        self._audience.observe(event)
+        self._bell.ring()
+
+    def time_to_close(self, wanted: float) -> float:
+        """Return the seconds that a resource may take to close, *wanted* at most."""
+        return max(0.0, min(wanted, self._deadline - anyio.current_time()))
+
+    def _connect(self, first_to_close: str | None) -> None:
+        for owner in self._owners.values():
+            owner.needs = [self._owners[need.name] for need in owner.recipe.needs]
+            for need in owner.needs:
+                need.dependents.append(owner)
+        if first_to_close is not None:
+            self._close_first(self._owners[first_to_close])
+
+    def _close_first(self, first: Owner) -> None:
+        spared = {first, *first.all_dependents()}
+        for owner in self._owners.values():
+            if owner not in spared:
+                owner.outlives.append(first)
+                first.outlived_by.append(owner)
+
+    def _begin(self, group: TaskGroup, startup: str) -> None:
+        for owner in self._owners.values():
+            if owner.recipe.startup == startup:
+                self._running += 1
+                group.start_soon(self._run, owner, name=f"open {owner.recipe.name}")
+
+    async def _run(self, owner: Owner) -> None:
+        try:
+            await owner.run()
+        finally:
+            self._running -= 1
+            self._bell.ring()
+
+    async def _blocking_resources_open(self) -> None:
+        await self._bell.wait_until(self._startup_is_decided)
+        failed = self._failed_at_startup()
+        if failed is not None:
+            raise _startup_failure(failed)
+        if self._stop_reason is not None:
+            raise StopRequestedError(self._stop_reason)
+
+    def _startup_is_decided(self) -> bool:
+        if self._stop_reason is not None or self._failed_at_startup() is not None:
+            return True
+        done = SATISFIED | {ResourcePhase.FAILED}
+        return all(owner.record.phase in done for owner in self._blocking())
+
+    def _failed_at_startup(self) -> Owner | None:
+        failed = (
+            owner
+            for owner in self._blocking()
+            if owner.recipe.required and owner.record.phase is ResourcePhase.FAILED
+        )
+        return next(failed, None)
+
+    def _blocking(self) -> Iterable[Owner]:
+        return (o for o in self._owners.values() if o.recipe.startup == "blocking")
+
+    async def _close_all(self, timeout: float) -> None:
+        self._deadline = anyio.current_time() + timeout
+        self.stopping = True
+        for owner in self._owners.values():
+            owner.stop()
+        with anyio.CancelScope(shield=True):
+            await self._bell.wait_until(lambda: self._running == 0)
+
+
+def _startup_failure(owner: Owner) -> StartupFailedError:
+    cause = owner.record.error or LookupError("no error was recorded")
+    failure = StartupFailedError(owner.recipe.name, owner.record.attempts, cause)
+    failure.__cause__ = cause
+    return failure

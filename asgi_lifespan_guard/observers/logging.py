@@ -1,0 +1,157 @@
+"""The observer that every guard has: one line for each fact.
+
+Logger ``asgi_lifespan_guard``. The fields of an event are in the record's ``extra``,
+and texts are redacted, tracebacks too. The lines that operators grep for ("Application
+startup complete") stay the server's.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from typing import assert_never
+
+from .._events import (
+    AttemptFailed,
+    CloseFailed,
+    ConversationBroken,
+    Event,
+    LifespanUnsupported,
+    PhaseChanged,
+    RequestAbandoned,
+    RequestAdmitted,
+    RequestHeld,
+    RequestRefused,
+    ResourceClosed,
+    ResourceCrashed,
+    ResourceGaveUp,
+    ResourceOpened,
+    ResourcePhaseChanged,
+    ResourceSkipped,
+    StartupFailed,
+)
+from .._redaction import describe, redact, render_traceback
+
+
+logger = logging.getLogger("asgi_lifespan_guard")
+
+
+def log(event: Event) -> None:
+    """Write *event* to the log."""
+    level, text, error = _line(event)
+    if logger.isEnabledFor(level):
+        _write(level, redact(text), _extra(event), error)
+
+
+def log_critical(text: str) -> None:
+    """Write *text*, redacted, at the level CRITICAL."""
+    logger.critical("%s", redact(text))
+
+
+def _write(
+    level: int, text: str, extra: dict[str, object], error: BaseException | None
+) -> None:
+    # The traceback goes in as text, because a formatter that is given the exception
+    # itself prints the messages inside it as they are.
+    record = logger.makeRecord(
+        logger.name, level, "(guard)", 0, "%s", (text,), None, None, extra
+    )
+    if error is not None:
+        record.exc_text = render_traceback(error)
+    logger.handle(record)
+
+
+def _extra(event: Event) -> dict[str, object]:
+    extra: dict[str, object] = {"event": type(event).__name__}
+    for field in fields(event):
+        value = getattr(event, field.name)
+        extra[field.name] = describe(value) if _is_error(value) else value
+    return extra
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, BaseException)
+
+
+def _line(event: Event) -> tuple[int, str, BaseException | None]:
+    match event:
+        case RequestHeld() | RequestAdmitted() | RequestAbandoned() | RequestRefused():
+            return _request_line(event)
+        case PhaseChanged(old, new):
+            return logging.DEBUG, f"{old.value} -> {new.value}", None
+        case LifespanUnsupported(_, error):
+            return (
+                logging.INFO,
+                f"the app has no lifespan of its own{_why(error)}",
+                None,
+            )
+        case ConversationBroken(problem):
+            return logging.WARNING, f"lifespan: {problem}", None
+        case StartupFailed(error, reported):
+            shown = None if reported else error
+            return logging.CRITICAL, f"startup failed: {describe(error)}", shown
+        case _:
+            return _resource_line(event)
+
+
+def _resource_line(
+    event: AttemptFailed
+    | CloseFailed
+    | ResourceClosed
+    | ResourceCrashed
+    | ResourceGaveUp
+    | ResourceOpened
+    | ResourcePhaseChanged
+    | ResourceSkipped,
+) -> tuple[int, str, BaseException | None]:
+    name = event.resource
+    match event:
+        case ResourcePhaseChanged(_, old, new):
+            return logging.DEBUG, f"{name}: {old.value} -> {new.value}", None
+        case ResourceSkipped():
+            return logging.INFO, f"{name}: skipped, not enabled", None
+        case ResourceOpened(_, attempt, duration):
+            text = f"{name}: up after {duration:.3f} s (attempt {attempt})"
+            return logging.INFO, text, None
+        case ResourceClosed(_, duration):
+            return logging.INFO, f"{name}: closed after {duration:.3f} s", None
+        case AttemptFailed(_, attempt, error, wait, unexpected):
+            text = (
+                f"{name}: attempt {attempt} failed, next in {wait:.2f} s:"
+                f" {describe(error)}"
+            )
+            return logging.WARNING, text, error if unexpected else None
+        case ResourceCrashed(_, error):
+            return logging.ERROR, f"{name}: crashed: {describe(error)}", error
+        case CloseFailed(_, error):
+            return logging.ERROR, f"{name}: closing failed: {describe(error)}", error
+        case ResourceGaveUp(_, attempts, error, permanent):
+            return logging.CRITICAL, _given_up(name, attempts, error, permanent), error
+        case _:
+            assert_never(event)
+
+
+def _given_up(name: str, attempts: int, error: BaseException, permanent: bool) -> str:
+    why = "a permanent error" if permanent else "its retry policy allows no more"
+    return f"{name}: gave up after {attempts} attempt(s), {why}: {describe(error)}"
+
+
+def _request_line(
+    event: RequestHeld | RequestAdmitted | RequestAbandoned | RequestRefused,
+) -> tuple[int, str, BaseException | None]:
+    match event:
+        case RequestHeld(path):
+            text = f"{path}: held"
+        case RequestAdmitted(path, waited):
+            text = f"{path}: admitted after {waited:.3f} s"
+        case RequestAbandoned(path, waited):
+            text = f"{path}: the client left after {waited:.3f} s"
+        case RequestRefused(path, retry_after, reason):
+            text = f"{path}: refused, {reason} (retry after {retry_after} s)"
+        case _:
+            assert_never(event)
+    return logging.DEBUG, text, None
+
+
+def _why(error: BaseException | None) -> str:
+    return "" if error is None else f" ({describe(error)})"
