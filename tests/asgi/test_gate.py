@@ -1,0 +1,547 @@
+"""The gate: who is held, who is let in, who is refused, and what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from math import inf
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from asgi_lifespan_guard import Gate
+from asgi_lifespan_guard._asgi.gate import (
+    BATCH,
+    READ_AHEAD,
+    GateKeeper,
+    Reason,
+    Verdict,
+)
+from asgi_lifespan_guard._asgi.types import Receive
+from asgi_lifespan_guard._events import (
+    Event,
+    Observer,
+    RequestAbandoned,
+    RequestAdmitted,
+    RequestHeld,
+    RequestRefused,
+)
+from tests.recorder import Recorder
+from tests.support.exchange import Request
+from tests.support.memory_server import MemoryServer
+
+
+pytestmark = pytest.mark.anyio
+
+HOUR = 3600.0
+MOMENT = 0.001
+BROWSER = (b"accept", b"text/html,application/xhtml+xml")
+
+
+class Entrance:
+    """An app behind a gate whose verdict the test says.
+
+    Attributes:
+        verdicts: By path; ``soon`` for any other.
+        app: Behind the gate; echoes the body where it is not replaced.
+        entered: Paths of the requests that were let in, in order.
+        server: Puts requests to the gate.
+    """
+
+    soon = Verdict(False, None)
+
+    def __init__(self, observe: Observer, gate: Gate | None = None) -> None:
+        self.verdicts: dict[str, Verdict] = {}
+        self.entered: list[str] = []
+        self.app: Any = echo
+        self.server = MemoryServer(self._gated)
+        self.keeper = GateKeeper(gate or Gate(wait=HOUR), self._judge, observe)
+
+    def say(self, verdict: Verdict, *paths: str) -> None:
+        """Give the verdict on *paths*, and have the keeper look again."""
+        self.verdicts.update(dict.fromkeys(paths or ("/",), verdict))
+        self.keeper.look_again()
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncGenerator[anyio.abc.TaskGroup, None]:
+        """Have the gate kept inside the block, and everything put to it finished."""
+        async with anyio.create_task_group() as keeping:
+            keeping.start_soon(self.keeper.run)
+            async with anyio.create_task_group() as group:
+                yield group
+            keeping.cancel_scope.cancel()
+
+    def _judge(self, path: str) -> Verdict:
+        return self.verdicts.get(path, self.soon)
+
+    async def _gated(self, scope: Any, receive: Any, send: Any) -> None:
+        async def go(receive: Receive) -> None:
+            self.entered.append(scope["path"])
+            await self.app(scope, receive, send)
+
+        await self.keeper.pass_or_refuse(scope["path"], scope, receive, send, go)
+
+
+ADMITTED = Verdict(True, None)
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with the request's body; accept a WebSocket and close it."""
+    if scope["type"] == "websocket":
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        assert message["type"] == "http.request"
+        body += message["body"]
+        more = message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def entrance(recorder: Recorder) -> Entrance:
+    """Return a gate that holds everybody for as long as the test wants."""
+    return Entrance(recorder)
+
+
+# Let in.
+
+
+async def test_lets_in_at_once(entrance: Entrance, recorder: Recorder) -> None:
+    """A request that may pass passes, with the server's own `receive`."""
+    received = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        received.append(receive)
+        await echo(scope, receive, send)
+
+    entrance.app = app
+    entrance.say(ADMITTED)
+    request = entrance.server.http("/", body=[b"hello"])
+    await request.run()
+    assert received == [request.receive]
+    assert (request.body, recorder.events) == (b"hello", [])
+
+
+async def test_holds_and_lets_in(entrance: Entrance, recorder: Recorder) -> None:
+    """A held request goes on, whole, as soon as it may."""
+    request = entrance.server.http("/", method="POST", body=[b"a", b"b", b"", b"c"])
+    async with entrance.kept() as group:
+        group.start_soon(request.run)
+        await recorder.wait_for(RequestHeld)
+        assert entrance.entered == []
+        entrance.say(ADMITTED)
+    assert (request.status, request.body) == (200, b"abc")
+    assert [type(event) for event in recorder.events] == [RequestHeld, RequestAdmitted]
+
+
+async def test_holds_and_lets_in_a_websocket(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """A held WebSocket is accepted by the app as soon as it may."""
+    handshake = entrance.server.websocket("/")
+    async with entrance.kept() as group:
+        group.start_soon(handshake.run)
+        await recorder.wait_for(RequestHeld)
+        entrance.say(ADMITTED)
+    assert [message["type"] for message in handshake.sent] == [
+        "websocket.accept",
+        "websocket.close",
+    ]
+
+
+async def test_a_body_that_comes_late_arrives(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """What the client sends after the release is received, too, in order."""
+    request = entrance.server.http("/", method="POST", body=None)
+    async with entrance.kept() as group:
+        group.start_soon(request.run)
+        await recorder.wait_for(RequestHeld)
+        request.feed({"type": "http.request", "body": b"a", "more_body": True})
+        await request.wait_until(lambda: request.reads == 2)
+        entrance.say(ADMITTED)
+        await recorder.wait_for(RequestAdmitted)
+        request.feed({"type": "http.request", "body": b"b", "more_body": True})
+        await request.wait_until(lambda: request.reads == 3)
+        request.feed({"type": "http.request", "body": b"c", "more_body": False})
+    assert request.body == b"abc"
+
+
+async def test_a_large_body_is_not_read_ahead(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """No more than 64 KiB are kept for a held request; the rest stays outside."""
+    pieces = [b"x" * (READ_AHEAD // 2)] * 5
+    request = entrance.server.http("/", method="POST", body=pieces)
+    async with entrance.kept() as group:
+        group.start_soon(request.run)
+        await request.wait_until(lambda: request.reads == 2)
+        await anyio.wait_all_tasks_blocked()
+        assert request.reads == 2
+        entrance.say(ADMITTED)
+    assert len(request.body) == sum(map(len, pieces))
+
+
+async def test_an_app_that_reads_nothing(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """What was read ahead for an app that does not want it is dropped."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    entrance.app = app
+    request = entrance.server.http("/")
+    async with entrance.kept() as group:
+        group.start_soon(request.run)
+        await request.wait_until(lambda: request.reads == 2)
+        entrance.say(ADMITTED)
+    assert request.status == 204
+
+
+async def test_a_client_that_leaves_later_is_seen_by_the_app(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """Once let in, the app receives the disconnect as it would have."""
+    gone = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        recorder.mark("in")
+        gone.extend([await receive(), await receive(), await receive()])
+
+    entrance.app = app
+    request = entrance.server.http("/")
+    async with entrance.kept() as group:
+        group.start_soon(request.run)
+        await recorder.wait_for(RequestHeld)
+        entrance.say(ADMITTED)
+        await recorder.wait_for_mark("in")
+        request.leave()
+    assert [message["type"] for message in gone] == [
+        "http.request",
+        "http.disconnect",
+        "http.disconnect",
+    ]
+
+
+async def test_only_those_it_concerns_are_let_in(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """A verdict on one key lets in the requests with that key, no others."""
+    entrance.say(Verdict(False, "a"), "/a1", "/a2")
+    entrance.say(Verdict(False, "b"), "/b")
+    async with entrance.kept() as group:
+        for path in ("/a1", "/b", "/a2"):
+            group.start_soon(entrance.server.get, path)
+        await recorder.wait_for(RequestHeld, 3)
+        entrance.say(Verdict(True, "a"), "/a1", "/a2")
+        await recorder.wait_for(RequestAdmitted, 2)
+        await anyio.wait_all_tasks_blocked()
+        assert sorted(entrance.entered) == ["/a1", "/a2"]
+        entrance.say(Verdict(True, "b"), "/b")
+    assert entrance.entered[-1] == "/b"
+
+
+async def test_news_without_a_decision_lets_nobody_in(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """Looking again changes nothing as long as the verdict stays."""
+    async with entrance.kept() as group:
+        group.start_soon(entrance.server.get, "/")
+        await recorder.wait_for(RequestHeld)
+        entrance.keeper.look_again()
+        await anyio.wait_all_tasks_blocked()
+        assert entrance.entered == []
+        entrance.say(ADMITTED)
+
+
+async def test_lets_in_by_batches(entrance: Entrance, recorder: Recorder) -> None:
+    """A crowd is let in batch by batch; others run in between."""
+    crowd = 6 * BATCH
+    seen = [0]
+
+    async def bystander() -> None:
+        while len(entrance.entered) < crowd:
+            await checkpoint()
+            seen.append(len(entrance.entered))
+
+    async with entrance.kept() as group:
+        for _ in range(crowd):
+            group.start_soon(entrance.server.get, "/")
+        await recorder.wait_for(RequestHeld, crowd)
+        entrance.say(ADMITTED)
+        group.start_soon(bystander)
+    steps = [later - earlier for earlier, later in pairwise(seen)]
+    assert len(entrance.entered) == crowd
+    assert max(steps) <= 2 * BATCH
+
+
+# Refused.
+
+
+FIVE = Gate(wait=5)
+
+
+@pytest.mark.parametrize(
+    ("gate", "due", "retry_after", "reason", "told"),
+    [
+        pytest.param(FIVE, 5.1, "6", "not ready", "not ready", id="too-far"),
+        pytest.param(Gate(wait=0), 0.0, "1", "not ready", "not ready", id="no-wait"),
+        pytest.param(FIVE, inf, None, "not ready", "not ready", id="never"),
+        pytest.param(FIVE, inf, None, "never started", "never started", id="idle"),
+        pytest.param(FIVE, inf, None, "stopped", "stopped", id="stopped"),
+        pytest.param(Gate(max_waiting=0), 2.0, "2", "not ready", "full", id="full"),
+    ],
+)
+async def test_refuses_at_once(
+    recorder: Recorder,
+    gate: Gate,
+    due: float,
+    retry_after: str | None,
+    reason: Reason,
+    told: str,
+) -> None:
+    """Who cannot be let in within the wait is told so, and when to come back."""
+    entrance = Entrance(recorder, gate)
+    entrance.say(Verdict(False, None, due, reason))
+    request = await entrance.server.get("/")
+    assert (request.status, request.reads) == (503, 0)
+    assert request.headers["content-type"] == "application/problem+json"
+    assert request.headers.get("retry-after") == retry_after
+    assert request.json()["status"] == 503
+    seconds = None if retry_after is None else int(retry_after)
+    assert recorder.events == [RequestRefused("/", seconds, told)]
+
+
+async def test_says_what_to_do_where_nothing_was_started(recorder: Recorder) -> None:
+    """Where no lifespan ever came the answer names the remedies."""
+    entrance = Entrance(recorder)
+    entrance.say(Verdict(False, None, inf, "never started"))
+    detail = (await entrance.server.get("/")).json()["detail"]
+    for remedy in ("--lifespan on", "with TestClient(app)", "test_app()"):
+        assert remedy in detail
+
+
+async def test_refuses_after_the_wait(recorder: Recorder) -> None:
+    """Who has waited in vain is told when to come back, by what is known then."""
+
+    def observe(event: Event) -> None:
+        recorder(event)
+        if isinstance(event, RequestHeld):
+            impatient.verdicts["/"] = Verdict(False, None, 2.4)
+
+    impatient = Entrance(observe, Gate(wait=MOMENT))
+    request = await impatient.server.get("/")
+    assert (request.status, request.headers["retry-after"]) == (503, "3")
+    assert recorder.of(RequestRefused) == [RequestRefused("/", 3, "not ready")]
+    assert impatient.entered == []
+
+
+async def test_refuses_the_held_when_hope_is_lost(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """The held are answered at once when nothing is to be expected any more."""
+    request = entrance.server.http("/")
+    async with entrance.kept() as group:
+        group.start_soon(request.run)
+        await recorder.wait_for(RequestHeld)
+        entrance.say(Verdict(False, None, inf, "stopped"))
+    assert (request.status, request.headers.get("retry-after")) == (503, None)
+
+
+async def test_answers_the_held_when_the_gate_is_kept_no_longer(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """When nobody is left to let them in, the held need not wait for it."""
+    crowd = 2 * BATCH + 1
+    async with anyio.create_task_group() as group:
+        async with anyio.create_task_group() as keeping:
+            keeping.start_soon(entrance.keeper.run)
+            for _ in range(crowd):
+                group.start_soon(entrance.server.get, "/")
+            await recorder.wait_for(RequestHeld, crowd)
+            keeping.cancel_scope.cancel()
+        entrance.verdicts["/"] = Verdict(False, None, inf, "stopped")
+    assert len(recorder.of(RequestRefused)) == crowd
+
+
+@pytest.mark.parametrize(
+    ("method", "header", "html"),
+    [
+        ("GET", BROWSER, True),
+        ("GET", (b"accept", b"application/json"), False),
+        ("POST", BROWSER, False),
+        ("HEAD", BROWSER, False),
+    ],
+)
+async def test_shows_people_a_page(
+    recorder: Recorder, method: str, header: tuple[bytes, bytes], html: bool
+) -> None:
+    """A browser's GET gets a page that reloads itself, everybody else a problem."""
+    entrance = Entrance(recorder, Gate(wait=0))
+    entrance.say(Verdict(False, None, 3.0))
+    request = await entrance.server.http("/", method=method, headers=[header]).run()
+    assert request.headers["content-type"].startswith("text/html") is html
+    assert request.headers["retry-after"] == "3"
+    assert (b'content="3"' in request.body) is html
+
+
+@pytest.mark.parametrize("wait", [0.0, MOMENT])
+@pytest.mark.parametrize("denies", [True, False])
+async def test_refuses_websockets(
+    recorder: Recorder, wait: float, denies: bool
+) -> None:
+    """A WebSocket is refused with 503, or closed where the server cannot say so."""
+    entrance = Entrance(recorder, Gate(wait=wait))
+    entrance.server = MemoryServer(entrance._gated, denies_websockets=denies)
+    handshake = entrance.server.websocket("/", headers=[BROWSER])
+    await handshake.run()
+    assert handshake.status == (503 if denies else None)
+    assert handshake.phase == ("denied" if denies else "closed")
+    if denies:
+        assert handshake.headers["retry-after"] == "1"
+        assert handshake.json()["title"] == "Service Unavailable"
+
+
+async def test_holds_so_many_and_no_more(recorder: Recorder) -> None:
+    """The places are counted; one that becomes free can be taken again."""
+    entrance = Entrance(recorder, Gate(wait=HOUR, max_waiting=2))
+    first, second = entrance.server.http("/"), entrance.server.http("/")
+    async with entrance.kept() as group:
+        group.start_soon(first.run)
+        group.start_soon(second.run)
+        await recorder.wait_for(RequestHeld, 2)
+        refused = await entrance.server.get("/")
+        assert recorder.of(RequestRefused) == [RequestRefused("/", 1, "full")]
+        assert refused.status == 503
+        first.leave()
+        await recorder.wait_for(RequestAbandoned)
+        group.start_soon(entrance.server.get, "/")
+        await recorder.wait_for(RequestHeld, 3)
+        entrance.say(ADMITTED)
+    assert (second.status, len(entrance.entered)) == (200, 2)
+
+
+# Gone.
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_lets_go_of_a_client_that_left(
+    entrance: Entrance, recorder: Recorder, kind: str
+) -> None:
+    """Who leaves is not let in, not answered, and gives the place free."""
+    make: Any = getattr(entrance.server, kind)
+    request: Request = make("/")
+    async with entrance.kept() as group:
+        group.start_soon(request.run)
+        await recorder.wait_for(RequestHeld)
+        request.leave()
+    assert [type(event) for event in recorder.events] == [RequestHeld, RequestAbandoned]
+    assert (entrance.entered, request.sent) == ([], [])
+
+
+async def test_a_cancelled_request_gives_its_place_free(recorder: Recorder) -> None:
+    """A server may cancel a held request's task; its place is free again."""
+    entrance = Entrance(recorder, Gate(wait=HOUR, max_waiting=1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(entrance.server.get, "/")
+        await recorder.wait_for(RequestHeld)
+        group.cancel_scope.cancel()
+    async with entrance.kept() as group:
+        group.start_soon(entrance.server.get, "/")
+        await recorder.wait_for(RequestHeld, 2)
+        entrance.say(ADMITTED)
+    assert recorder.of(RequestRefused) == []
+
+
+async def test_a_receive_that_raises_while_held(
+    entrance: Entrance, recorder: Recorder
+) -> None:
+    """The server's error is raised where the app receives, and only once."""
+    request = entrance.server.http("/", body=[b"x"])
+    outcomes: list[Any] = []
+    errors = [OSError("broken pipe")]
+
+    async def receive() -> Any:
+        if request.reads == 1 and errors:
+            raise errors.pop()
+        return await request.receive()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        outcomes.append(await receive())
+        with pytest.raises(OSError, match="broken pipe"):
+            await receive()
+        request.leave()
+        outcomes.append(await receive())
+
+    entrance.app = app
+    async with entrance.kept() as group:
+        group.start_soon(entrance._gated, request.scope, receive, request.send)
+        await recorder.wait_for(RequestHeld)
+        await anyio.wait_all_tasks_blocked()
+        entrance.say(ADMITTED)
+    assert [message["type"] for message in outcomes] == [
+        "http.request",
+        "http.disconnect",
+    ]
+
+
+# What the app raises.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(ValueError("boom"), id="exception"),
+        pytest.param(ExceptionGroup("two", [ValueError(), KeyError()]), id="group"),
+        pytest.param(ExceptionGroup("one", [ValueError("boom")]), id="group-of-one"),
+        pytest.param(SystemExit(3), id="base-exception"),
+    ],
+)
+@pytest.mark.parametrize("held", [False, True])
+async def test_exceptions_come_through_unchanged(
+    recorder: Recorder, entrance: Entrance, error: BaseException, held: bool
+) -> None:
+    """What the app raises reaches the server as it is, held or not."""
+    caught: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise error
+
+    async def client() -> None:
+        try:
+            await entrance.server.get("/")
+        except BaseException as raised:
+            caught.append(raised)
+
+    entrance.app = app
+    async with entrance.kept() as group:
+        if not held:
+            entrance.say(ADMITTED)
+        group.start_soon(client)
+        if held:
+            await recorder.wait_for(RequestHeld)
+            entrance.say(ADMITTED)
+    assert caught == [error]
+    assert caught[0].__cause__ is caught[0].__context__ is None
+
+
+async def test_a_send_that_raises_comes_through_unchanged(recorder: Recorder) -> None:
+    """A server that raises while the refusal is sent gets its own error back."""
+    entrance = Entrance(recorder, Gate(wait=MOMENT))
+    request = entrance.server.http("/")
+
+    async def send(message: Any) -> None:
+        raise OSError("broken pipe")
+
+    with pytest.raises(OSError, match="broken pipe"):
+        await entrance._gated(request.scope, request.receive, send)

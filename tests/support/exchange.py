@@ -1,0 +1,195 @@
+"""What is said in one scope, with a server's strictness about the protocol.
+
+An app that says what its scope does not allow gets a `ProtocolError`. The tables tell
+what is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Self, TypeAlias
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+
+Message: TypeAlias = MutableMapping[str, Any]
+App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+Table: TypeAlias = Mapping[str, Mapping[str, str]]
+
+# Phase × message type → next phase. What is not listed is a violation.
+LIFESPAN: Table = {
+    "starting": {
+        "lifespan.startup.complete": "serving",
+        "lifespan.startup.failed": "failed",
+    },
+    "stopping": {
+        "lifespan.shutdown.complete": "stopped",
+        "lifespan.shutdown.failed": "failed",
+    },
+}
+HTTP: Table = {
+    "unanswered": {"http.response.start": "started"},
+    "started": {"http.response.body": "answered"},
+}
+WEBSOCKET: Table = {
+    "unanswered": {
+        "websocket.accept": "open",
+        "websocket.close": "closed",
+        "websocket.http.response.start": "denying",
+    },
+    "denying": {"websocket.http.response.body": "denied"},
+    "open": {"websocket.send": "open", "websocket.close": "closed"},
+}
+
+
+class ProtocolError(AssertionError):
+    """Raised when an app does what no server need put up with."""
+
+
+class Exchange:
+    """One scope, and all that is said in it.
+
+    Attributes:
+        scope: What the app is called with.
+        sent: What the app sent, in order.
+        phase: Where the conversation stands, by its table.
+        reads: How often the app has asked for a message.
+        receiving: Whether it is waiting for one.
+    """
+
+    def __init__(self, app: App, scope: dict[str, Any], table: Table) -> None:
+        self.scope = scope
+        self.sent: list[Message] = []
+        self.phase = next(iter(table))
+        self.reads = 0
+        self._app = app
+        self._table = table
+        self._inbox: deque[Message] = deque()
+        self.receiving = False
+        self._news = anyio.Event()
+
+    async def run(self) -> Self:
+        """Call the app, and return when it has returned."""
+        await self._app(self.scope, self.receive, self.send)
+        return self
+
+    def feed(self, *messages: Message) -> None:
+        """Give the app something to receive."""
+        self._inbox.extend(messages)
+        self._tell()
+
+    async def wait_until(self, condition: Callable[[], object]) -> None:
+        """Return once *condition* holds; asked again whenever something was said."""
+        while not condition():
+            await self._news.wait()
+
+    async def receive(self) -> Message:
+        """Be the app's ``receive``."""
+        if self.receiving:
+            raise ProtocolError("the app receives twice at the same time")
+        self.receiving = True
+        self.reads += 1
+        self._tell()
+        try:
+            await checkpoint()
+            await self.wait_until(lambda: self._inbox)
+        finally:
+            self.receiving = False
+        return self._inbox.popleft()
+
+    async def send(self, message: Message) -> None:
+        """Be the app's ``send``."""
+        await checkpoint()
+        expected = self._table.get(self.phase, {})
+        if message["type"] not in expected:
+            raise ProtocolError(f"{message['type']!r} sent while {self.phase}")
+        self._check(message)
+        self.sent.append(message)
+        if not message.get("more_body"):
+            self.phase = expected[message["type"]]
+        self._tell()
+
+    def _check(self, message: Message) -> None:
+        """Raise unless *message* is as the protocol wants it."""
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+
+class Request(Exchange):
+    """A client's request, and the response to it, which a handshake may get too."""
+
+    def __init__(self, app: App, scope: dict[str, Any], table: Table = HTTP) -> None:
+        super().__init__(app, scope, table)
+        self.left = False
+
+    async def run(self) -> Self:
+        """Call the app, and return when it has returned.
+
+        Raises:
+            ProtocolError: When it left the client without an answer.
+        """
+        await super().run()
+        if self.phase in ("unanswered", "started", "denying") and not self.left:
+            raise ProtocolError(f"the app returned, and the client is {self.phase}")
+        return self
+
+    def leave(self) -> None:
+        """Go away before the app is done."""
+        self.left = True
+        self.feed({"type": f"{self.scope['type']}.disconnect"})
+
+    async def receive(self) -> Message:
+        """Be the app's ``receive``; that the client has left is said again."""
+        if (self.left or self.phase == "answered") and not self._inbox:
+            self.feed({"type": f"{self.scope['type']}.disconnect"})
+        return await super().receive()
+
+    async def send(self, message: Message) -> None:
+        """Be the app's ``send``."""
+        if self.left:
+            raise OSError("the client has left")
+        await super().send(message)
+
+    @property
+    def status(self) -> int | None:
+        """The response's status; ``None``: there is no response."""
+        starts = [m for m in self.sent if m["type"].endswith("response.start")]
+        return starts[0]["status"] if starts else None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The response's headers; Django does not write them in lower case."""
+        pairs = self.sent[0].get("headers", ()) if self.sent else ()
+        return {name.decode().lower(): value.decode() for name, value in pairs}
+
+    @property
+    def body(self) -> bytes:
+        """The response's body."""
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    def json(self) -> Any:
+        """Return the response's body, read as JSON."""
+        return json.loads(self.body)
+
+    def _check(self, message: Message) -> None:
+        if not self._may_deny() and "websocket.http" in message["type"]:
+            raise ProtocolError("the app uses an extension that is not advertised")
+        for name, value in message.get("headers", ()):
+            if not (isinstance(name, bytes) and isinstance(value, bytes)):
+                raise ProtocolError(f"{name!r}: {value!r} is no header")
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._check_length(self.body + message.get("body", b""))
+
+    def _check_length(self, body: bytes) -> None:
+        promised = self.headers.get("content-length", str(len(body)))
+        # Servers drop the body of an answer to HEAD, and frameworks count on it.
+        if promised != str(len(body)) and self.scope["method"] != "HEAD":
+            raise ProtocolError(f"{len(body)} bytes of body instead of {promised}")
+
+    def _may_deny(self) -> bool:
+        return "websocket.http.response" in (self.scope.get("extensions") or ())
