@@ -15,6 +15,7 @@ from ._asgi.state import StateBoard
 from ._asgi.types import ASGIApp, Scope
 from ._errors import AppCannotRestartError, CloseFailedError, StateKeyClashError
 from ._events import CloseFailed, Event, LifespanUnsupported, Observer
+from ._plan import starts_as_without_us
 from ._redaction import describe
 from ._state import APP, KEY
 from ._supervision.forms import Form
@@ -45,7 +46,7 @@ class Cycle:
         self._scope = scope
         self._board = board
         self._observe = observe
-        self._transparent = all(recipe.name == APP for recipe in recipes)
+        self._transparent = all(map(starts_as_without_us, recipes))
         self._close_failures: dict[str, BaseException] = {}
         self._first_failure: BaseException | None = None
         self._merged: tuple[str, ...] = ()
@@ -124,10 +125,15 @@ class Cycle:
         )
         try:
             async with lifespan:
-                yield self._yielded(before, state or {})
+                yielded = self._yielded(before, state or {})
+                clash = self.supervisor.names.intersection(yielded) - {APP}
+                if not clash:
+                    yield yielded
         except Exception as error:
             self._check_restartable(error)
             raise
+        if clash:  # The app did start, and is shut down before this is raised.
+            raise StateKeyClashError(tuple(clash))
 
     def _state_for(
         self, recipe: Resource[Any], needed: Mapping[str, Any]
@@ -138,9 +144,7 @@ class Cycle:
         adds later on is seen too; one that may be run again gets a fresh one.
         """
         own: MutableMapping[str, Any] | None = self._scope.get("state")
-        if self._transparent and recipe.startup == "blocking":
-            return own
-        if recipe.startup == "blocking" and own is not None:
+        if self._transparent or (recipe.startup == "blocking" and own is not None):
             return own
         return dict(needed)
 
@@ -149,18 +153,13 @@ class Cycle:
         scope.pop("state", None)
         return scope if state is None else {**scope, "state": state}
 
-    def _yielded(
-        self, before: Mapping[str, Any], state: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        yielded = {
+    @staticmethod
+    def _yielded(before: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+        return {
             key: value
             for key, value in state.items()
             if key != KEY and (key not in before or before[key] is not value)
         }
-        clash = self.supervisor.names.intersection(yielded) - {APP}
-        if clash:
-            raise StateKeyClashError(tuple(clash))
-        return yielded
 
     def _tell_unsupported(self, error: BaseException | None) -> None:
         self._observe(LifespanUnsupported(APP, error))

@@ -191,7 +191,7 @@ class LifespanGuard:
         return path in self._probe_paths or path.startswith(self._probe_prefix)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._plan.resources and self.phase is not Phase.IDLE:
+        if not self._plan.transparent and self.phase is not Phase.IDLE:
             state = scope.get("state")
             if state is None or state is self._shared or not self._is_current(state):
                 scope = self._board.refreshed(scope)
@@ -223,8 +223,8 @@ class LifespanGuard:
         ``None`` is what a state without any stamp answers with; a stamp that was never
         written is carried by no state.
         """
-        self._shared = self._board.shared if self._plan.resources else None
-        if not self._plan.needed_anywhere and not self._plan.resources:
+        self._shared = self._board.shared
+        if self._plan.transparent and not self._plan.needed_anywhere:
             self._expected = None
         elif self._admits_everybody():
             self._expected = self._board.stamp

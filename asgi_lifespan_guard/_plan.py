@@ -39,6 +39,7 @@ class Plan:
         resources: What was registered.
         recipes: The same, and the app's own lifespan where it is run.
         needed_anywhere: Every name that some path may need.
+        transparent: Whether requests and their state are as they were without us.
 
     Raises:
         ConfigurationError: When anything of it is wrong.
@@ -67,6 +68,7 @@ class Plan:
         }
         self._check_needed()
         self.needed_anywhere = self._by_default.union(*self._by_prefix.values())
+        self.transparent = all(starts_as_without_us(r) for r in self.recipes)
 
     def needed_by(self, path: str) -> tuple[str | None, frozenset[str]]:
         """Return the listed prefix that *path* lies under, and what it needs."""
@@ -129,10 +131,14 @@ def as_asgi3(app: Any) -> ASGIApp:
     return cast("ASGIApp", app)
 
 
+def starts_as_without_us(recipe: Resource[Any]) -> bool:
+    """Whether it is the app's own lifespan, forwarded as the server's messages come."""
+    return recipe.name == APP and recipe.startup == "blocking"
+
+
 def _gates(recipe: Resource[Any]) -> bool:
     """Whether requests wait for it; not for an app that started as without us."""
-    as_without_us = recipe.name == APP and recipe.startup == "blocking"
-    return recipe.required and not as_without_us
+    return recipe.required and not starts_as_without_us(recipe)
 
 
 def _unopened(recipe: Resource[Any]) -> ResourceReport:

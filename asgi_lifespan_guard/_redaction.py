@@ -12,21 +12,17 @@ import traceback
 
 
 MASK = "***"
+# Patterns begin with what is rare and never with a repetition: a text may be long.
 _SECRET_KEY = (
-    r"(?:[a-z0-9_\-]*(?:password|passwd|passphrase|secret|token|api[_\-]?key)|pwd)"
+    r"(?:password|passwd|passphrase|secret|token|api[_\-]?key|(?<![a-z0-9])pwd)"
 )
 # The user part may hold no "/", so that the authority ends where the path begins; the
 # password runs to the *last* "@" before white space, because drivers accept raw ones.
-_URL_PASSWORD = re.compile(r"(?P<head>\b[a-z][a-z0-9+.\-]*://[^\s/:@]*):[^\s]*@", re.I)
-_PARAMETER = re.compile(
-    rf"(?P<head>\b{_SECRET_KEY}\s*=\s*)(?P<value>'[^']*'|\"[^\"]*\"|[^\s&;,'\")]+)",
-    re.I,
-)
-_ITEM = re.compile(
-    rf"(?P<head>(?P<q>['\"]){_SECRET_KEY}(?P=q)\s*:\s*)"
-    r"(?P<value>'[^']*'|\"[^\"]*\")",
-    re.I,
-)
+_URL_PASSWORD = re.compile(r"(?P<head>://[^\s/:]*):[^\s]*@")
+# A quoted value may hold escaped quotes, and may have lost its end.
+_QUOTED = r"'(?:\\.|[^'\\])*'?|\"(?:\\.|[^\"\\])*\"?"
+_PARAMETER = re.compile(rf"(?P<head>{_SECRET_KEY}\s*=\s*)(?:{_QUOTED}|[^\s&;]+)", re.I)
+_ITEM = re.compile(rf"(?P<head>{_SECRET_KEY}['\"]\s*:\s*)(?:{_QUOTED})", re.I)
 
 
 def redact(text: str) -> str:

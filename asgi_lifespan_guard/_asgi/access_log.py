@@ -54,9 +54,5 @@ def _path_of(record: logging.LogRecord) -> str | None:
 
 
 def _path_of_mapping(args: Mapping[str, object]) -> str | None:
-    for key in ("path", "U"):
-        try:
-            return str(args[key])
-        except KeyError:
-            continue
-    return None
+    # Asked with `in` first: hypercorn's mapping says "-" for a key that it lacks.
+    return next((str(args[key]) for key in ("path", "U") if key in args), None)

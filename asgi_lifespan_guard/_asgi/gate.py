@@ -17,6 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._concurrency.bell import Bell
+from .._concurrency.groups import transparent_task_group
 from .._events import (
     Event,
     RequestAbandoned,
@@ -106,12 +107,17 @@ class GateKeeper:
         self._bell.ring()
 
     async def run(self) -> None:
-        """Release waiters in batches as verdicts change, until cancelled."""
-        while True:
-            await self._bell.wait_until(lambda: self._news)
-            self._news = False
-            for key in list(self._waiting):
-                await self._release(key)
+        """Release waiters in batches as verdicts change, until cancelled; then all."""
+        try:
+            while True:
+                await self._bell.wait_until(lambda: self._news)
+                self._news = False
+                for key in list(self._waiting):
+                    await self._release(key)
+        finally:
+            for queue in self._waiting.values():
+                for waiter in queue:
+                    waiter.release()
 
     async def _release(self, key: Hashable) -> None:
         queue = self._waiting.get(key, {})
@@ -136,18 +142,17 @@ class GateKeeper:
     ) -> None:
         held = _HeldReceive(receive)
         failure: Exception | None = None
-        async with anyio.create_task_group() as group:
+        async with transparent_task_group() as group:
             group.start_soon(held.read_ahead)
-            admitted = await self._wait_for_verdict(path, key, held)
-            if admitted:
-                try:
+            try:
+                if await self._wait_for_verdict(path, key, held):
                     await go(held.receive)
-                except Exception as error:
-                    failure = error
-            elif not held.left:
-                verdict = self._judge(path)
-                args = (scope, held.receive, send)
-                await self._refuse(path, verdict, verdict.reason, *args)
+                elif not held.left:
+                    verdict = self._judge(path)
+                    args = (scope, held.receive, send)
+                    await self._refuse(path, verdict, verdict.reason, *args)
+            except Exception as error:
+                failure = error  # raised outside, where no group is made of it
             group.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -191,7 +196,9 @@ class GateKeeper:
         send: Send,
     ) -> None:
         retry_after = (
-            None if verdict.due == math.inf else max(1, math.ceil(verdict.due))
+            None
+            if verdict.due == math.inf
+            else max(1, math.ceil(round(verdict.due, 3)))
         )
         self._observe(RequestRefused(path, retry_after, reason))
         if scope["type"] == "websocket":

@@ -95,6 +95,7 @@ class _Call:
         self._shutdown: Message | None = None
         self._idle = False
         self._ended = False
+        self._over = False
         self._work: Interruption | None = None
 
     async def run(self) -> None:
@@ -105,7 +106,9 @@ class _Call:
         """
         try:
             async with interruptible(self._farewell) as self._work:
-                await self._app(self._scope, self._receive, self._send)
+                self._bell.ring()
+                if not self._over:
+                    await self._app(self._scope, self._receive, self._send)
         except Exception as error:
             self.error = error
         finally:
@@ -146,9 +149,12 @@ class _Call:
 
     async def end(self) -> None:
         """Cancel the call if it still runs, and wait until it has cleaned up."""
-        if self._work is not None:
-            self._work.interrupt()
+        self._over = True
         with anyio.CancelScope(shield=True):
+            # Whoever enters may be cancelled before the call has even begun.
+            await self._bell.wait_until(lambda: self._work is not None)
+            assert self._work is not None
+            self._work.interrupt()
             await self._bell.wait_until(lambda: self._ended)
 
     async def _wait_for_return(self) -> None:
@@ -160,13 +166,12 @@ class _Call:
         self._received += 1
         if self._received == 1:
             return {"type": "lifespan.startup"}
-        if self._received == 2:
-            await self._shutdown_sent.wait()
-            return {"type": "lifespan.shutdown"}
-        self._idle = True
-        self._bell.ring()
-        await anyio.sleep_forever()
-        raise AssertionError
+        if self._received > 2:
+            self._idle = True
+            self._bell.ring()
+            await anyio.sleep_forever()
+        await self._shutdown_sent.wait()
+        return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:
         if _is(message, "startup.complete") or _is(message, "startup.failed"):
@@ -178,7 +183,7 @@ class _Call:
         self._bell.ring()
 
     def _is_serving(self) -> bool:
-        return self._completed() and not self._shutdown_sent.is_set()
+        return self._completed() and not (self._over or self._shutdown_sent.is_set())
 
     def _shutdown_failed(self) -> bool:
         return self._shutdown is not None and _is(self._shutdown, "shutdown.failed")

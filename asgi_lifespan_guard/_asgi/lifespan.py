@@ -40,7 +40,6 @@ async def converse(
         await send({"type": "lifespan.shutdown.complete"})
         return
     await _hold(receive, send, service, observe)
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 _BEFORE = frozenset({"lifespan.startup", "lifespan.shutdown"})
@@ -54,6 +53,7 @@ async def _hold(
     observe: Observer,
 ) -> None:
     stage = "startup"
+    failure: Exception | None = None
     try:
         async with service as begin:
             stage = "serving"
@@ -64,10 +64,26 @@ async def _hold(
     except Exception as error:
         if stage == "serving":
             raise
-        if stage == "startup":
-            observe(StartupFailed(error, isinstance(error, StartupFailedError)))
-        await send(_failed(stage, error))
-        _raise_as_the_app_did(error)
+        failure = error
+    if failure is None:
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        await _confess(send, observe, stage, failure)
+
+
+async def _confess(
+    send: Send, observe: Observer, stage: str, failure: Exception
+) -> None:
+    """Tell the server of *failure*, and raise it, as an unwrapped app would have.
+
+    Not inside an ``except``, which would leave its mark on the app's own exception.
+    """
+    if stage == "startup":
+        observe(StartupFailed(failure, isinstance(failure, StartupFailedError)))
+    await send(_failed(stage, failure))
+    raised = _raised_by_app(failure)
+    if raised is not None:
+        raise raised
 
 
 async def _next_of(
@@ -95,15 +111,14 @@ def _failed(stage: str, error: Exception) -> Message:
     return reply
 
 
-def _raise_as_the_app_did(error: Exception) -> None:
-    """Raise what an unwrapped app would have raised; nothing, if it only said so."""
+def _raised_by_app(error: Exception) -> BaseException | None:
+    """Return what an unwrapped app would have raised; ``None``, if it only said so."""
     said = _said_by_app(error)
     if said is None:
-        raise error
-    if said.cause is not None:
-        raise said.cause
-    if not said.told:
-        raise said
+        return error
+    if said.cause is None and not said.told:
+        return said
+    return said.cause
 
 
 def _said_by_app(error: Exception) -> AppLifespanError | None:

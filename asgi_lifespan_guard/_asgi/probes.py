@@ -74,7 +74,8 @@ class ProbeDesk:
 
     async def answer(self, path: str, scope: Scope, send: Send) -> None:
         """Answer the probe at *path*."""
-        self.filter.hide(scope["path"])
+        if self._is_there(path):
+            self.filter.hide(scope["path"])
         if scope["method"] not in ("GET", "HEAD"):
             refusal = problem(405, "Method Not Allowed", "Probes answer GET and HEAD.")
             await answer_http(scope, send, refusal.with_header(b"allow", b"GET, HEAD"))
@@ -94,6 +95,11 @@ class ProbeDesk:
                 await answer_http(scope, send, nothing)
         else:
             await send({"type": "websocket.close", "code": 1000})
+
+    def _is_there(self, path: str) -> bool:
+        """Whether *path* is a probe's; the filter must not fill up with others."""
+        name = path.removeprefix(self.prefix)
+        return path in self._verdicts or self._report().resource(name) is not None
 
     def _answer_to(self, path: str, query: Query) -> Answer:
         report = self._report()

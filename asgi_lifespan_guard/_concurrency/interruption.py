@@ -11,8 +11,8 @@ deadline instead:
   cancelled scope further out cannot reach in.
 - trio has levels only. Two scopes: the outer one is cancelled, and as soon as that has
   been delivered the inner one raises its shield. Delivered is what made a task
-  runnable; if the task was runnable before, the shield goes up at once and is lowered
-  for a moment in each following tick until the delivery has happened.
+  runnable; if the task was runnable before, or shields itself, the shield goes up at
+  once and is lowered for a moment now and then until the delivery has happened.
 
 In both, outer cancellation does not reach the work by itself: whoever runs it must
 interrupt it, or let it be done.
@@ -33,6 +33,10 @@ from .backend import on_trio
 
 if TYPE_CHECKING:
     import trio
+
+
+SHORTEST_PAUSE = 0.001
+LONGEST_PAUSE = 0.05
 
 
 class Interruption(ABC):
@@ -61,7 +65,7 @@ class Interruption(ABC):
 
     @abstractmethod
     def bound(self, seconds: float) -> None:
-        """Cancel the work for good, as a level, *seconds* from now."""
+        """Cancel the work for good, as a level, *seconds* from now at the latest."""
 
     @property
     @abstractmethod
@@ -74,7 +78,7 @@ class Interruption(ABC):
 
     @abstractmethod
     def disarm(self) -> None:
-        """Forget the timer."""
+        """Let the work be: forget the timer, and what could not be delivered yet."""
 
     @abstractmethod
     def _deliver(self) -> None: ...
@@ -100,9 +104,13 @@ async def _on_asyncio(grace: float) -> AsyncGenerator[Interruption, None]:
     try:
         with interruption.scope:
             yield interruption
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as stray:
         if not interruption.settle():
             raise
+        if not interruption.interrupted:
+            # It awaited something of its own that was cancelled. As a cancellation
+            # that would end the task without a word.
+            raise RuntimeError("something that it awaited was cancelled") from stray
     finally:
         await interruption.absorb()
 
@@ -118,7 +126,8 @@ class _AsyncioInterruption(Interruption):
         self.scope = anyio.CancelScope(shield=True)
 
     def bound(self, seconds: float) -> None:
-        self.scope.deadline = anyio.current_time() + seconds
+        deadline = anyio.current_time() + seconds
+        self.scope.deadline = min(deadline, self.scope.deadline)
 
     @property
     def overdue(self) -> bool:
@@ -142,7 +151,7 @@ class _AsyncioInterruption(Interruption):
         if self.interrupted and not self._over:
             self._task.uncancel()
         self._over = True
-        return self.interrupted and self._task.cancelling() <= self._cancelled_before
+        return self._task.cancelling() <= self._cancelled_before
 
     async def absorb(self) -> None:
         """Take the cancellation that came too late to be delivered inside the body."""
@@ -172,11 +181,13 @@ class _TrioInterruption(Interruption):
         super().__init__(grace)
         self._trio = trio
         self._timer = trio.CancelScope()
+        self._delivery_is_due = False
         self.outer: trio.CancelScope = trio.CancelScope(shield=True)
         self.inner: trio.CancelScope = trio.CancelScope()
 
     def bound(self, seconds: float) -> None:
-        self.inner.deadline = self._trio.current_time() + seconds
+        deadline = self._trio.current_time() + seconds
+        self.inner.deadline = min(deadline, self.inner.deadline)
 
     @property
     def overdue(self) -> bool:
@@ -188,6 +199,7 @@ class _TrioInterruption(Interruption):
 
     def disarm(self) -> None:
         self._timer.cancel()
+        self._delivery_is_due = False
 
     def settle(self) -> None:
         self.disarm()
@@ -200,7 +212,7 @@ class _TrioInterruption(Interruption):
 
     def _deliver(self) -> None:
         if not self._delivered_by(self.outer.cancel):
-            self.inner.shield = True
+            self._delivery_is_due = True
             self._trio.lowlevel.spawn_system_task(self._insist)
 
     def _delivered_by(self, cancel: Callable[[], None]) -> bool:
@@ -214,8 +226,10 @@ class _TrioInterruption(Interruption):
         return self._trio.lowlevel.current_statistics().tasks_runnable
 
     async def _insist(self) -> None:
-        while not self._over and not self._delivered_by(self._lower_shield):
-            await self._trio.lowlevel.checkpoint()
+        pause = 0.0
+        while self._delivery_is_due and not self._delivered_by(self._lower_shield):
+            await self._trio.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause or SHORTEST_PAUSE)
 
     def _lower_shield(self) -> None:
         self.inner.shield = False

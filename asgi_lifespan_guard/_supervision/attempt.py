@@ -30,8 +30,8 @@ class Holder(Protocol):
     async def step_down(self) -> None: ...
     def is_told_to_close(self) -> bool: ...
     def time_to_close(self) -> float: ...
-    def closed(self, duration: float, error: BaseException | None, /) -> None: ...
-    def crashed(self, error: BaseException, /) -> None: ...
+    def closed(self, duration: float, error: Exception | None, /) -> None: ...
+    def crashed(self, error: Exception, /) -> None: ...
 
 
 class Attempt:
@@ -63,9 +63,10 @@ class Attempt:
         self._number = number
         self._holder = holder
         self._work: Interruption | None = None
+        self._closes = False
         self._closing_since = 0.0
 
-    async def run(self, values: Sequence[Any]) -> BaseException | None:
+    async def run(self, values: Sequence[Any]) -> Exception | None:
         """Open it, hold what it gives, close it.
 
         Args:
@@ -77,21 +78,28 @@ class Attempt:
         error: Exception | None = None
         try:
             async with interruptible(self._recipe.close_timeout) as self._work:
-                try:
-                    await self._open_and_hold(self._work, values)
-                except Exception as raised:
-                    error = raised
+                await self._open_and_hold(self._work, values)
+        except Exception as raised:
+            error = raised
         except BaseException:
             self._conclude_cancelled()
             raise
+        assert self._work is not None
         if self.was_up:
             return self._after_being_up(self._work, error)
         return self._why_not_open(self._work, error)
 
     def interrupt(self) -> None:
-        """Cancel it while it opens; when it is up its holder lets it go instead."""
-        if self._work is not None and not self.was_up:
+        """Cancel it while it opens; when it is up its holder lets it go instead.
+
+        What cleans up or closes already has no more time than its holder says now.
+        """
+        if self._work is None:
+            return
+        if not self.was_up:
             self._work.interrupt()
+        if self._closes or not self.was_up:
+            self._work.bound(self._holder.time_to_close())
 
     async def _open_and_hold(self, work: Interruption, values: Sequence[Any]) -> None:
         began = anyio.current_time()
@@ -113,11 +121,12 @@ class Attempt:
             finally:
                 self._closing_since = anyio.current_time()
                 await self._holder.step_down()
+                self._closes = True
                 work.bound(self._holder.time_to_close())
 
     def _after_being_up(
-        self, work: Interruption, error: BaseException | None
-    ) -> BaseException | None:
+        self, work: Interruption, error: Exception | None
+    ) -> Exception | None:
         if work.overdue:
             error = CloseTimeoutError(self._recipe.name, self._closing_took())
         if self._holder.is_told_to_close():
@@ -129,7 +138,7 @@ class Attempt:
 
     def _why_not_open(
         self, work: Interruption, error: Exception | None
-    ) -> BaseException | None:
+    ) -> Exception | None:
         timeout = self._recipe.timeout
         if not work.timed_out or timeout is None:
             return None if work.interrupted else error

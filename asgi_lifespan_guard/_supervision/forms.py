@@ -51,8 +51,7 @@ class Form(Enum):
         return self in (Form.SYNC_GENERATOR, Form.SYNC_CONTEXT)
 
 
-def _nothing() -> Any:
-    return None
+def _nothing() -> Any: ...
 
 
 _ASYNC_HELPER: CodeType = asynccontextmanager(_nothing).__code__

@@ -91,7 +91,7 @@ class Owner:
         if self._outlasts_its_needs():
             for dependent in self.dependents:
                 dependent.requeue()
-        elif self.record.phase is not ResourcePhase.PENDING:
+        elif self._attempt is not None or self.record.phase is ResourcePhase.WAITING:
             self._told_to_requeue = True
             self._disturb()
 
@@ -125,6 +125,7 @@ class Owner:
                 await self._live()
         finally:
             self.record.end()
+            self._tell_it_is_lost()
 
     async def _live(self) -> None:
         going_on = True
@@ -160,9 +161,9 @@ class Owner:
         return all(need.record.is_satisfied for need in self._deep_needs())
 
     def _lost_need(self) -> Owner | None:
-        return next((need for need in self.needs if need.record.is_lost), None)
+        return next((need for need in self._deep_needs() if need.record.is_lost), None)
 
-    async def _make_attempt(self) -> BaseException | None:
+    async def _make_attempt(self) -> Exception | None:
         self.record.attempts += 1
         self._told_to_hurry = False
         self.record.handle(ResourceTrigger.OPEN)
@@ -174,7 +175,7 @@ class Owner:
         finally:
             self._attempt = None
             self._last_thread = attempt.thread
-            self._ring((*self._deep_needs(), *self.needs, *self.outlived_by))
+            self._ring((*self._deep_needs(), *self.outlived_by))
 
     # What the attempt asks
 
@@ -221,7 +222,7 @@ class Owner:
         """Return the seconds that it may take to close."""
         return self._crew.time_to_close(self.recipe.close_timeout)
 
-    def closed(self, duration: float, error: BaseException | None) -> None:
+    def closed(self, duration: float, error: Exception | None) -> None:
         """Tell that it was closed within *duration* seconds, or what went wrong."""
         name = self.recipe.name
         if error is None:
@@ -230,7 +231,7 @@ class Owner:
             self.record.error = error
             self.observe(CloseFailed(name, error))
 
-    def crashed(self, error: BaseException) -> None:
+    def crashed(self, error: Exception) -> None:
         """Tell that its context manager ended while it was up."""
         self.observe(ResourceCrashed(self.recipe.name, error))
 
@@ -242,7 +243,7 @@ class Owner:
 
     # What follows from an attempt
 
-    async def _next(self, failure: BaseException | None) -> bool:
+    async def _next(self, failure: Exception | None) -> bool:
         """Decide what follows, and wait for it; ``False``: nothing."""
         if self._told_to_requeue or failure is None:
             self._back_to_the_queue()
@@ -264,9 +265,7 @@ class Owner:
         if crashed and anyio.current_time() - self._up_since >= LONG_ENOUGH:
             self._series = Series(self.recipe.retry)
 
-    def _wait_after(self, failure: BaseException) -> float | None:
-        if not isinstance(failure, Exception):
-            return None
+    def _wait_after(self, failure: Exception) -> float | None:
         try:
             return self._series.next_wait(failure)
         except Exception as mistake:  # in a strategy of the user's own
@@ -274,7 +273,7 @@ class Owner:
             self.record.error = mistake
             return None
 
-    async def _wait(self, number: int, failure: BaseException, seconds: float) -> None:
+    async def _wait(self, number: int, failure: Exception, seconds: float) -> None:
         unexpected = number == 1 and is_unexpected(failure)
         self.record.next_attempt_at = anyio.current_time() + seconds
         self.record.handle(ResourceTrigger.RETRY)
@@ -294,11 +293,11 @@ class Owner:
         self._series = Series(self.recipe.retry)
         self.record.handle(ResourceTrigger.REQUEUE)
 
-    def _give_up(self, error: BaseException, attempts: int, *, permanent: bool) -> None:
+    def _give_up(self, error: Exception, attempts: int, *, permanent: bool) -> None:
         self.record.error = error
         self.record.handle(ResourceTrigger.GIVE_UP)
         self.observe(ResourceGaveUp(self.recipe.name, attempts, error, permanent))
-        self._ring(self.dependents)
+        self._tell_it_is_lost()
 
     # Its place among the others
 
@@ -310,13 +309,16 @@ class Owner:
     def _outlasts_its_needs(self) -> bool:
         """A step that ran is not run again; the app waits for its first start only."""
         once = self._is_step or self.recipe.form is Form.APP_LIFESPAN
-        return once and self.record.is_open
+        return once and self.record.phase in (ResourcePhase.UP, ResourcePhase.FAILING)
+
+    def _is_passed_through(self) -> bool:
+        return self._is_step and self.record.phase is not ResourcePhase.SKIPPED
 
     def _deep_needs(self) -> Iterator[Owner]:
         """Its needs, and through a step (which stays) also what the step needs."""
         for need in self.needs:
             yield need
-            if need._is_step:
+            if need._is_passed_through():
                 yield from need._deep_needs()
 
     def _deep_dependents(self) -> Iterator[Owner]:
@@ -324,8 +326,11 @@ class Owner:
         for dependent in self.dependents:
             if not dependent._outlasts_its_needs():
                 yield dependent
-            if dependent._is_step:
+            if dependent._is_passed_through():
                 yield from dependent._deep_dependents()
+
+    def _tell_it_is_lost(self) -> None:
+        self._ring((*self.dependents, *self._deep_dependents()))
 
     def _ring(self, owners: Sequence[Owner] | Iterator[Owner]) -> None:
         for owner in owners:

@@ -12,6 +12,7 @@ from typing import (
     Literal,
     Protocol,
     TypeAlias,
+    TypeGuard,
     TypeVar,
     cast,
     overload,
@@ -218,17 +219,15 @@ def _name_of(factory: object) -> str:
 
 
 def _tuple_of(name: str, needs: object) -> tuple[Resource[Any], ...]:
-    listed = tuple(cast("Sequence[Any]", needs)) if _is_list(needs) else (needs,)
-    for need in listed:
-        if not isinstance(need, Resource):
-            raise ConfigurationError(
-                f"resource {name!r}: needs={needs!r} must be a list of resources (the"
-                " objects that @resource made)"
-            )
-    return cast("tuple[Resource[Any], ...]", listed)
+    if not _is_list(needs) or not all(isinstance(need, Resource) for need in needs):
+        raise ConfigurationError(
+            f"resource {name!r}: needs={needs!r} must be a list of resources (the"
+            " objects that @resource made)"
+        )
+    return tuple(needs)
 
 
-def _is_list(value: object) -> bool:
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 

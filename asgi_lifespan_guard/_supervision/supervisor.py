@@ -7,6 +7,7 @@ No order is computed; it follows from what each owner waits for.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -18,8 +19,7 @@ from .._concurrency.bell import Bell
 from .._concurrency.groups import transparent_task_group
 from .._errors import StartupFailedError, StopRequestedError
 from .._events import Event
-from .._health import SATISFIED, ResourceReport
-from .._phases import ResourcePhase
+from .._health import ResourceReport
 from .owner import Owner
 from .resource import Resource
 
@@ -143,6 +143,10 @@ class Supervisor:
     async def _run(self, owner: Owner) -> None:
         try:
             await owner.run()
+        except asyncio.CancelledError:
+            # The task ends here anyway. As cancelled it would take the group along,
+            # and whoever holds that would seem to have been cancelled, too.
+            return
         finally:
             self._running -= 1
             self._bell.ring()
@@ -158,14 +162,14 @@ class Supervisor:
     def _startup_is_decided(self) -> bool:
         if self._stop_reason is not None or self._failed_at_startup() is not None:
             return True
-        done = SATISFIED | {ResourcePhase.FAILED}
-        return all(owner.record.phase in done for owner in self._blocking())
+        records = [owner.record for owner in self._blocking()]
+        return all(record.is_satisfied or record.is_lost for record in records)
 
     def _failed_at_startup(self) -> Owner | None:
         failed = (
             owner
             for owner in self._blocking()
-            if owner.recipe.required and owner.record.phase is ResourcePhase.FAILED
+            if owner.recipe.required and owner.record.is_lost
         )
         return next(failed, None)
 
@@ -182,7 +186,7 @@ class Supervisor:
 
 
 def _startup_failure(owner: Owner) -> StartupFailedError:
-    cause = owner.record.error or LookupError("no error was recorded")
+    cause = owner.record.error or RuntimeError("the task that opens it was cancelled")
     failure = StartupFailedError(owner.recipe.name, owner.record.attempts, cause)
     failure.__cause__ = cause
     return failure

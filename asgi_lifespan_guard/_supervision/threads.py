@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 import anyio
-from anyio.from_thread import run_sync
-from anyio.lowlevel import current_token
+
+from .._concurrency.backend import scheduler
 
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class ThreadedContext(Generic[T]):
         Raises:
             BaseException: Whatever entering raised.
         """
-        self._token = current_token()
+        self._schedule = scheduler()
         run = contextvars.copy_context().run
         threading.Thread(
             target=run, args=(self._run,), name=self._name, daemon=True
@@ -96,6 +96,6 @@ class ThreadedContext(Generic[T]):
 
     def _tell(self, call: Callable[[], None]) -> None:
         try:
-            run_sync(call, token=self._token)
+            self._schedule(call)
         except RuntimeError:
             return  # The loop is gone, and with it everybody who could have waited.
