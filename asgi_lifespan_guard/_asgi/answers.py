@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from .types import Receive, Scope, Send
+from .types import Message, Receive, Scope, Send
 
 
 TRY_AGAIN_LATER = 1013
@@ -78,6 +78,20 @@ body {{ font: 1.1rem/1.5 system-ui, sans-serif; margin: 20vh auto; max-width: 32
 </body>
 </html>
 """
+
+
+def closing(scope: Scope, send: Send) -> Send:
+    """Return a *send* that asks an HTTP/1.1 client to come back on a new connection."""
+    if not str(scope.get("http_version", "1.1")).startswith("1"):
+        return send
+
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_closing
 
 
 def prefers_html(scope: Scope) -> bool:

@@ -42,7 +42,7 @@ BATCH = 100
 READ_AHEAD = 64 * 1024
 """Bytes of body that are kept for a held request."""
 
-Reason: TypeAlias = Literal["never started", "not ready", "stopped"]
+Reason: TypeAlias = Literal["never started", "not ready", "stopped", "draining"]
 Go: TypeAlias = Callable[[Receive], Awaitable[None]]
 
 
@@ -99,6 +99,13 @@ class GateKeeper:
             await self._refuse(path, verdict, "full", scope, receive, send)
         else:
             await self._hold(path, verdict.key, scope, receive, send, go)
+
+    async def refuse_for_good(
+        self, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Refuse a request because it would have no end and the drain is on."""
+        verdict = Verdict(False, None, math.inf, "draining")
+        await self._refuse(path, verdict, verdict.reason, scope, receive, send)
 
     def look_again(self) -> None:
         """Judge the held requests again, soon, because something changed."""
@@ -210,6 +217,7 @@ _DETAILS = {
         " tests enter the client (`with TestClient(app)`, Quart's `test_app()`)."
     ),
     "stopped": "The service has stopped.",
+    "draining": "The service is stopping; another instance will answer.",
 }
 
 

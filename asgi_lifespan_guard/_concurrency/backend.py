@@ -1,11 +1,37 @@
-"""Which event loop runs the current task, without loading the other one."""
+"""What depends on which event loop runs the current task."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import anyio
+
+
+Schedule: TypeAlias = Callable[..., Any]
 
 
 def on_trio() -> bool:
-    """Whether the caller runs inside a trio task."""
+    """Whether the caller runs inside a trio task; does not load trio."""
     trio = sys.modules.get("trio")
     return trio is not None and bool(trio.lowlevel.in_trio_task())
+
+
+def current_task_id() -> int:
+    """Return the identity of the current task's object."""
+    return anyio.get_current_task().id
+
+
+def scheduler() -> Schedule:
+    """Return what runs a callable on the current loop soon, from anywhere.
+
+    It takes no lock and wakes a loop that sleeps, so a signal handler may call it. It
+    raises `RuntimeError` once the loop is gone.
+    """
+    if on_trio():
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    return asyncio.get_running_loop().call_soon_threadsafe

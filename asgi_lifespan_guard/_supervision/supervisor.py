@@ -54,6 +54,7 @@ class Supervisor:
         self.withdraw = audience.withdraw
         self._bell = Bell()
         self._deadline = float("inf")
+        self._latest = float("inf")
         self._running = 0
         self._stop_reason: str | None = None
         self._owners = {recipe.name: Owner(recipe, self) for recipe in recipes}
@@ -87,6 +88,10 @@ class Supervisor:
         """End a startup that is still opening blocking resources."""
         self._stop_reason = reason
         self._bell.ring()
+
+    def close_by(self, deadline: float) -> None:
+        """Have everything closed by *deadline*, on the event loop's clock."""
+        self._latest = deadline
 
     @asynccontextmanager
     async def running(self, timeout: float) -> AsyncGenerator[Callable[[], None], None]:
@@ -173,7 +178,7 @@ class Supervisor:
         return (o for o in self._owners.values() if o.recipe.startup == "blocking")
 
     async def _close_all(self, timeout: float) -> None:
-        self._deadline = anyio.current_time() + timeout
+        self._deadline = min(anyio.current_time() + timeout, self._latest)
         self.stopping = True
         for owner in self._owners.values():
             owner.stop()

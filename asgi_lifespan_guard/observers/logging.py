@@ -15,13 +15,17 @@ from .._events import (
     AttemptFailed,
     CloseFailed,
     ConversationBroken,
+    DrainBegun,
+    DrainEnded,
     Event,
     LifespanUnsupported,
     PhaseChanged,
     RequestAbandoned,
     RequestAdmitted,
+    RequestCut,
     RequestHeld,
     RequestRefused,
+    RequestStuck,
     ResourceClosed,
     ResourceCrashed,
     ResourceGaveUp,
@@ -29,6 +33,7 @@ from .._events import (
     ResourcePhaseChanged,
     ResourceSkipped,
     StartupFailed,
+    StreamEnded,
 )
 from .._redaction import describe, redact, render_traceback
 
@@ -90,6 +95,10 @@ def _line(event: Event) -> tuple[int, str, BaseException | None]:
         case StartupFailed(error, reported):
             shown = None if reported else error
             return logging.CRITICAL, f"startup failed: {describe(error)}", shown
+        case (
+            DrainBegun() | DrainEnded() | StreamEnded() | RequestCut() | RequestStuck()
+        ):
+            return _drain_line(event)
         case _:
             return _resource_line(event)
 
@@ -151,6 +160,30 @@ def _request_line(
         case _:
             assert_never(event)
     return logging.DEBUG, text, None
+
+
+def _drain_line(
+    event: DrainBegun | DrainEnded | StreamEnded | RequestCut | RequestStuck,
+) -> tuple[int, str, BaseException | None]:
+    match event:
+        case DrainBegun(reason, in_flight):
+            return logging.INFO, f"draining ({reason}), {in_flight} in flight", None
+        case DrainEnded(duration, left):
+            text = f"drained after {duration:.3f} s, {left} left behind"
+            return logging.INFO, text, None
+        case StreamEnded(path):
+            return logging.DEBUG, f"{path}: ended", None
+        case RequestCut(path, after):
+            text = f"{path}: cut, still running {after:.3f} s into the drain"
+            return logging.WARNING, text, None
+        case RequestStuck(path, age):
+            text = (
+                f"{path}: stuck, running for {age:.1f} s at least; it does not end when"
+                " it is cancelled"
+            )
+            return logging.ERROR, text, None
+        case _:
+            assert_never(event)
 
 
 def _why(error: BaseException | None) -> str:
