@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
+import anyio
+
 from .types import Message, Receive, Scope, Send
 
+
+FAREWELL = 1.0
+"""Seconds that the last message of an exchange may take to be sent."""
 
 TRY_AGAIN_LATER = 1013
 """The close code (RFC 6455 registry) for "the service is overloaded or starting"."""
@@ -100,6 +105,20 @@ def prefers_html(scope: Scope) -> bool:
         name == b"accept" and b"text/html" in value.lower()
         for name, value in scope.get("headers", ())
     )
+
+
+async def sent(say: Callable[[], Awaitable[None]]) -> bool:
+    """Say something that the server may not want to hear any more; say whether it did.
+
+    A client that reads slowly must not hold up a drain, so it is tried for a second.
+    """
+    with anyio.move_on_after(FAREWELL):
+        try:
+            await say()
+        except Exception:
+            return False
+        return True
+    return False
 
 
 async def answer_http(scope: Scope, send: Send, answer: Answer) -> None:

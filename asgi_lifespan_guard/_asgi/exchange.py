@@ -28,14 +28,11 @@ from .._concurrency.backend import current_task_id, on_trio
 from .._concurrency.bell import Bell
 from .._concurrency.interruption import Interruption, interruptible
 from .._events import Event, RequestCut, StreamEnded
-from .answers import answer_http, closing, problem
+from .answers import answer_http, closing, problem, sent
 from .paths import app_path, lies_under
 from .socket import Socket
 from .types import ASGIApp, Message, Receive, Scope, Send
 
-
-FAREWELL = 1.0
-"""Seconds that the last message of an exchange may take to be sent."""
 
 _LAST_CHUNK: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
@@ -166,7 +163,7 @@ class Exchanges:
                 self._end(key, task)
         async with anyio.create_task_group() as group:
             for socket in sockets:
-                group.start_soon(_sent, socket.say_goodbye)
+                group.start_soon(socket.say_goodbye)
 
     def cut(self, after: float) -> None:
         """Cancel everything that is left, *after* seconds; again, if told before."""
@@ -207,12 +204,12 @@ class Exchanges:
         if scope["type"] == "websocket":
             return
         ended = self._told.get(key) is How.ENDED
-        if ended and await _sent(lambda: send(_LAST_CHUNK)):
+        if ended and await sent(lambda: send(_LAST_CHUNK)):
             return
         # Where the answer has not begun it can still be a whole one; where it has, the
         # server objects, and the client sees that it is incomplete.
         sorry = problem(503, "Service Unavailable", "The service is stopping.")
-        await _sent(lambda: answer_http(scope, closing(scope, send), sorry))
+        await sent(lambda: answer_http(scope, closing(scope, send), sorry))
 
 
 class _Cancellable:
@@ -226,17 +223,6 @@ class _Cancellable:
         if self._work.interrupted:
             self._work.bound(0.0)
         self._work.interrupt()
-
-
-async def _sent(say: Callable[[], Any]) -> bool:
-    """Say something that the server may not want to hear any more."""
-    with anyio.move_on_after(FAREWELL):
-        try:
-            await say()
-        except Exception:
-            return False
-        return True
-    return False
 
 
 def _accepts_event_stream(scope: Scope) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import anyio
 
+from .answers import sent
 from .types import Message, Receive, Scope, Send
 
 
@@ -32,8 +33,12 @@ class Socket:
     async def receive(self) -> Message:
         """Return the server's next message, or a disconnect once it was ended."""
         if not self._ended:
-            with anyio.CancelScope() as self._receiving:
-                return await self._receive()
+            try:
+                with anyio.CancelScope() as self._receiving:
+                    return await self._receive()
+            finally:
+                self._receiving = None
+            await self.say_goodbye()
         return {
             "type": "websocket.disconnect",
             "code": SERVICE_RESTART,
@@ -61,9 +66,13 @@ class Socket:
             self._receiving.cancel()
 
     async def say_goodbye(self) -> None:
-        """Send the peer its close frame (to a handshake: a refusal)."""
-        if not self._closed:
-            self._closed = True
-            await self._send(
-                {"type": "websocket.close", "code": SERVICE_RESTART, "reason": REASON}
-            )
+        """Send the peer its close frame (to a handshake: a refusal), once.
+
+        Not while the server's *receive* is awaited, which does it then: granian loses
+        the code otherwise.
+        """
+        if self._closed or self._receiving is not None:
+            return
+        self._closed = True
+        goodbye = {"code": SERVICE_RESTART, "reason": REASON}
+        await sent(lambda: self._send({"type": "websocket.close", **goodbye}))
