@@ -11,6 +11,7 @@ import logging
 from dataclasses import fields
 from typing import assert_never
 
+from .._errors import StopRequestedError
 from .._events import (
     AttemptFailed,
     CloseFailed,
@@ -92,6 +93,8 @@ def _line(event: Event) -> tuple[int, str, BaseException | None]:
             )
         case ConversationBroken(problem):
             return logging.WARNING, f"lifespan: {problem}", None
+        case StartupFailed(StopRequestedError() as error):
+            return logging.INFO, str(error), None
         case StartupFailed(error, reported):
             shown = None if reported else error
             return logging.CRITICAL, f"startup failed: {describe(error)}", shown
