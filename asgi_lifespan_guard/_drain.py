@@ -8,6 +8,7 @@ may wait for it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 
@@ -53,7 +54,7 @@ class Drainer:
         self._observe = observe
         self._limit = limit
         self._bell = Bell()
-        self._spared: set[int] = set()
+        self._spared: set[Any] = set()
         self._delay = 0.0
         self._release: Callable[[], None] | None = None
         self._then: Callable[[], None] = _nothing
@@ -64,7 +65,6 @@ class Drainer:
         """Make ready for another cycle."""
         self.begun.clear()
         self.over.clear()
-        self._exchanges.watched = False
         self.refuses_streams = self._walked = False
         self._then = _nothing
 
@@ -80,8 +80,7 @@ class Drainer:
         """
         self._delay = delay
         self._release = release
-        self._exchanges.watched = True
-        self._observe(DrainBegun(reason, len(self._exchanges.live)))
+        self._observe(DrainBegun(reason, self._exchanges.watch()))
         self.begun.set()
         self._bell.ring()
 
@@ -128,7 +127,7 @@ class Drainer:
         self.over.set()
         self._then()
 
-    async def wait_over(self, key: int | None) -> None:
+    async def wait_over(self, key: Any) -> None:
         """Wait until it is over.
 
         Args:
@@ -140,7 +139,7 @@ class Drainer:
         try:
             await self.over.wait()
         finally:
-            self._spared.discard(key or 0)
+            self._spared.discard(key)
 
     async def _let_out(self) -> None:
         await self._exchanges.end_endless()

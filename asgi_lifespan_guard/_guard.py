@@ -33,7 +33,9 @@ from ._supervision.resource import Resource
 from .observers.logging import log, log_critical, logger
 
 
-_NO_STATE: Mapping[str, Any] = {}
+_NO_STATE: Mapping[str, Any] = {KEY: None}
+"""Stands in for every state where nothing is registered, and no state is stamped."""
+
 _serving: WeakSet[LifespanGuard]
 
 
@@ -88,9 +90,8 @@ class LifespanGuard:
         self._observers: tuple[Observer, ...] = (log, *observers)
         self._keeper = GateKeeper(self._plan.gate, self._judge, self.observe)
         self.keep_gate = self._keeper.run
-        self.desk = ProbeDesk(self._plan.probes, self.report)
+        self.desk = ProbeDesk(self._plan.probes, self._plan.names, self.report)
         self._probe_paths = frozenset[str]() if probes is None else self.desk.paths
-        self._probe_prefix = "\0" if probes is None else self.desk.prefix
         self._board = StateBoard(self)
         self._life = Lifetime(self._app, self._plan, self._board, self)
         self._exchanges = self._life.exchanges
@@ -98,50 +99,45 @@ class LifespanGuard:
         self.draining = self._life.drainer.begun
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expected: Stamp | None = Stamp(self)
+        self._any_state = None if self._plan.resources else _NO_STATE
         self._shared: Any = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one scope; pass on what is none of our business with the least work.
 
         A request may pass when its state carries the stamp that we expect, which no
         state does while a resource that somebody may need is away.
         """
-        if scope["type"] == "http":
-            state = scope.get("state", _NO_STATE)
-            path = scope["path"]
-            if (
-                state.get(KEY) is self._expected
+        try:
+            fast = (
+                scope["path"] not in self._probe_paths
+                and not scope["root_path"]
+                and (state := self._any_state or scope["state"])[KEY] is self._expected
                 and state is not self._shared
-                and path not in self._probe_paths
-                and not path.startswith(self._probe_prefix)
-                and not scope.get("root_path")
-            ):
-                live = self._live
-                if live is None:
-                    return await self._app(scope, receive, send)
-                # What `Exchanges.run` does, without another frame.
-                exchanges = self._exchanges
-                key = id(scope)
-                live[key] = (current_task(self._loop), scope, send)
-                try:
-                    await self._app(scope, receive, send)
-                    if exchanges.watched:
-                        await exchanges.settle(key)
-                except BaseException as error:
-                    if not await exchanges.conclude(key, error):
-                        raise
-                finally:
-                    if exchanges.watched:
-                        exchanges.forget(key)
-                    else:
-                        del live[key]
-                return None
-            return await self._look_closer(scope, receive, send)
-        if scope["type"] == "websocket":
-            return await self._look_closer(scope, receive, send)
-        if scope["type"] == "lifespan":
-            return await self._life.run(scope, receive, send)
-        return await self._app(scope, receive, send)
+                and scope["type"] == "http"
+            )
+        except (KeyError, TypeError):
+            fast = False
+        if not fast:
+            return await self._dispatch(scope, receive, send)
+        live = self._live
+        if live is None:
+            return await self._app(scope, receive, send)
+        task = current_task(self._loop)
+        if task in live:
+            return await self._exchanges.run(self._app, scope, receive, send)
+        live[task] = scope, send
+        try:
+            await self._app(scope, receive, send)
+        except BaseException as error:
+            if not await self._exchanges.conclude(task, error):
+                raise
+        else:
+            try:
+                del live[task]
+            except KeyError:  # a drain has taken it over
+                await self._exchanges.settle(task)
+        return None
 
     # What users ask
 
@@ -234,11 +230,19 @@ class LifespanGuard:
 
     # One request
 
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._life.run(scope, receive, send)
+        elif scope["type"] in ("http", "websocket"):
+            await self._look_closer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
     async def _look_closer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = app_path(scope)
         draining = self.phase is Phase.DRAINING
         own_send = closing(scope, send) if draining else send
-        if scope["type"] == "http" and self._is_probe(path):
+        if scope["type"] == "http" and path in self._probe_paths:
             await self.desk.answer(path, scope, own_send)
         elif self._life.drainer.refuses_streams and self._exchanges.is_endless(scope):
             await self._keeper.refuse_for_good(path, scope, receive, own_send)
@@ -248,9 +252,6 @@ class LifespanGuard:
                 await self._pass(scope, receive, send)
 
             await self._keeper.pass_or_refuse(path, scope, receive, own_send, go)
-
-    def _is_probe(self, path: str) -> bool:
-        return path in self._probe_paths or path.startswith(self._probe_prefix)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._plan.resources and self.phase is not Phase.IDLE:
@@ -283,9 +284,8 @@ class LifespanGuard:
     def _look_again(self) -> None:
         """Choose anew what lets a request pass; let the held ones know.
 
-        The stamp ``None`` is what a state without any stamp answers with; one that was
-        never written is carried by no state. Outside SERVING, and on trio, every
-        request is looked at more closely.
+        A stamp that was never written is carried by no state: outside SERVING, and on
+        trio, every request is looked at more closely.
         """
         self._shared = self._board.shared if self._plan.resources else None
         if not self._is_fast():

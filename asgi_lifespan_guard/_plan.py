@@ -40,6 +40,7 @@ class Plan:
     Attributes:
         resources: What was registered.
         recipes: The same, and the app's own lifespan where it is run.
+        names: Their names.
         needed_anywhere: Every name that some path may need.
 
     Raises:
@@ -65,6 +66,7 @@ class Plan:
         self.shutdown_timeout = shutdown_timeout
         self.resources = check_resources(resources)
         self.recipes = self._with_app_lifespan(app_lifespan)
+        self.names = tuple(recipe.name for recipe in self.recipes)
         self._by_default = frozenset(r.name for r in self.recipes if _gates(r))
         self._by_prefix = {
             prefix: frozenset(named.name for named in needs)

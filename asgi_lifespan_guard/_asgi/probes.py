@@ -7,7 +7,7 @@ learns nothing but the verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -43,34 +43,29 @@ class ProbeDesk:
 
     Args:
         probes: The paths, and whether details may be shown.
+        names: The resources', for the paths below the readiness probe.
         report: Takes the photograph that an answer is made of.
     """
 
-    def __init__(self, probes: Probes, report: Callable[[], Report]) -> None:
+    def __init__(
+        self, probes: Probes, names: Iterable[str], report: Callable[[], Report]
+    ) -> None:
         self.filter = ProbeFilter()
         self._details = probes.details
         self._report = report
-        self._below_ready = None if probes.ready is None else f"{probes.ready}/"
         verdicts: tuple[tuple[str | None, Callable[[Report, Query], bool]], ...] = (
             (probes.live, _live),
             (probes.ready, _ready),
             (probes.startup, _started),
         )
         self._verdicts = {path: verdict for path, verdict in verdicts if path}
+        below = [] if probes.ready is None else names
+        self._names = {f"{probes.ready}/{name}": name for name in below}
 
     @property
     def paths(self) -> frozenset[str]:
-        """The probes' own paths."""
-        return frozenset(self._verdicts)
-
-    @property
-    def prefix(self) -> str:
-        """What every other probe path begins with; a NUL where there is none."""
-        return self._below_ready or "\0"
-
-    def knows(self, path: str) -> bool:
-        """Whether *path*, as the app would see it, belongs to the probes."""
-        return path in self._verdicts or path.startswith(self.prefix)
+        """The paths that are answered here; all others are the app's."""
+        return frozenset((*self._verdicts, *self._names))
 
     async def answer(self, path: str, scope: Scope, send: Send) -> None:
         """Answer the probe at *path*."""
@@ -87,7 +82,7 @@ class ProbeDesk:
             await _have_an_empty_lifespan(receive, send)
         elif scope["type"] == "http":
             path = app_path(scope)
-            if self.knows(path):
+            if path in self.paths:
                 await self.answer(path, scope, send)
             else:
                 nothing = problem(404, "Not Found", "There is no such probe.")
@@ -99,7 +94,7 @@ class ProbeDesk:
         report = self._report()
         verdict = self._verdicts.get(path)
         if verdict is None:
-            return self._answer_for_one(path.removeprefix(self.prefix), report)
+            return self._answer_for_one(self._names[path], report)
         good = verdict(report, query)
         content: dict[str, Any] = {"status": _word(good)}
         if self._details and query.verbose:
@@ -107,9 +102,7 @@ class ProbeDesk:
         return json_answer(200 if good else 503, HEALTH, content)
 
     def _answer_for_one(self, name: str, report: Report) -> Answer:
-        resource = report.resource(name)
-        if resource is None:
-            return json_answer(404, HEALTH, {"status": "fail"})
+        resource = next(r for r in report.resources if r.name == name)
         content: dict[str, Any] = {"status": _word(resource.satisfied)}
         if self._details:
             content = _shown(resource)

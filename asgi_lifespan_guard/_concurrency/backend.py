@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import anyio
-
 
 Schedule: TypeAlias = Callable[..., Any]
 
@@ -17,11 +15,6 @@ def on_trio() -> bool:
     """Whether the caller runs inside a trio task; does not load trio."""
     trio = sys.modules.get("trio")
     return trio is not None and bool(trio.lowlevel.in_trio_task())
-
-
-def current_task_id() -> int:
-    """Return the identity of the current task's object."""
-    return anyio.get_current_task().id
 
 
 def scheduler() -> Schedule:
