@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help test lint types unit test-pythons demo bench constraints format clean
+.PHONY: help test lint types unit test-pythons demo bench diagrams constraints format clean
 
 help:
 	@echo 'make test          everything: lint, types, tests with 100 % coverage'
@@ -31,6 +31,7 @@ help:
 	@echo 'make unit          pytest with coverage (a part: $(BIN)/python -m pytest tests/asgi)'
 	@echo 'make test-pythons  the quick tests on Python $(OTHER_PYTHONS), where present'
 	@echo 'make bench         what the guard costs'
+	@echo 'make diagrams      draw the diagrams in docs/phases.md from the tables'
 	@echo 'make format        ruff: mend what it can'
 	@echo 'make constraints   newest versions into constraints.txt'
 	@echo 'make clean         remove everything that was made'
@@ -73,6 +74,9 @@ demo: $(INSTALLED_DEMO)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m benchmarks
+
+diagrams: $(INSTALLED)
+	@$(BIN)/python -m docs.make_diagrams
 
 format: $(INSTALLED)
 	@$(BIN)/ruff check -q --fix .
