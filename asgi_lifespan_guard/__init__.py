@@ -3,11 +3,13 @@
 `LifespanGuard` wraps the app, `resource` makes a recipe of what the app needs. The
 house:
 
-- `_guard`, `_cycle`: the door, where the wings meet.
+- `_guard`, `_plan`, `_lifetime`, `_cycle`, `_drain`, `_stop_signals`: the door and its
+  floors, where the wings meet.
 - `_phases`, `_events`, `_health`, `_errors`, `_settings`, `_state`, `_redaction`: the
   hall, plain vocabulary that both wings use; nothing in it awaits.
 - `_asgi`: the wing that speaks scope, receive and send.
 - `_supervision`: the wing that opens, holds and closes resources.
+- `_process`: the wing that speaks to the operating system.
 - `_concurrency`: the cellar, what both wings need of tasks.
 - `observers`: who is told of events.
 """
@@ -37,7 +39,7 @@ from ._guard import LifespanGuard
 from ._health import Report, ResourceReport
 from ._lifespan_of import lifespan_of
 from ._phases import Phase, ResourcePhase
-from ._settings import Gate, Probes
+from ._settings import Drain, Gate, Probes
 from ._supervision.resource import Resource, resource
 from ._supervision.retry import Retry
 
@@ -49,6 +51,7 @@ __all__ = [
     "CloseTimeoutError",
     "ConfigurationError",
     "CrashedError",
+    "Drain",
     "FactoryError",
     "Gate",
     "GuardNotFoundError",

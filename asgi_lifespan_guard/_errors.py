@@ -123,7 +123,7 @@ class AppLifespanError(LifespanGuardError):
         message: str | None = None,
     ) -> None:
         last_line = (message or "").strip().rpartition("\n")[2]
-        reason = last_line or (describe(cause) if cause else "it gave no reason")
+        reason = describe(cause) if cause else last_line or "it gave no reason"
         super().__init__(redact(f"the app's lifespan failed during {during}: {reason}"))
         self.during = during
         self.told = told

@@ -89,12 +89,14 @@ class ResourceGaveUp:
         attempts: How many attempts were made.
         error: Why the last one failed.
         permanent: Whether the error itself forbade another attempt.
+        required: Whether readiness asks for the resource.
     """
 
     resource: str
     attempts: int
     error: BaseException
     permanent: bool
+    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,60 @@ class RequestRefused:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class DrainBegun:
+    """The guard is unready for good and lets requests out.
+
+    Attributes:
+        reason: A signal's name, or what `LifespanGuard.begin_drain` was told.
+        in_flight: Requests and WebSockets that were open.
+    """
+
+    reason: str
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """An endless answer or a WebSocket was ended cleanly by the drain."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCut:
+    """A request was cancelled, *after* seconds into the drain: its grace was over."""
+
+    path: str
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStuck:
+    """A request did not end although it was cancelled twice.
+
+    Attributes:
+        path: Its path.
+        age: Seconds that it has been running, at the least.
+    """
+
+    path: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainEnded:
+    """Nothing is in flight any more, or nothing that can be helped.
+
+    Attributes:
+        duration: Seconds since the drain began.
+        left: Requests that are stuck.
+    """
+
+    duration: float
+    left: int
+
+
 Event: TypeAlias = (
     PhaseChanged
     | ResourcePhaseChanged
@@ -196,6 +252,11 @@ Event: TypeAlias = (
     | RequestAdmitted
     | RequestAbandoned
     | RequestRefused
+    | DrainBegun
+    | StreamEnded
+    | RequestCut
+    | RequestStuck
+    | DrainEnded
 )
 
 

@@ -1,37 +1,41 @@
 """The door: `LifespanGuard` dispatches on the type of the scope.
 
-Here, and in `_cycle`, the wings meet: each is handed plain things of the other.
+Here, and on the door's other floors (`_plan`, `_lifetime`, `_cycle`, `_drain`,
+`_stop_signals`), the wings meet: each is handed plain things of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from asyncio import current_task
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 from weakref import WeakSet
 
+from ._asgi.answers import closing
 from ._asgi.gate import GateKeeper, Verdict
-from ._asgi.lifespan import converse
 from ._asgi.paths import app_path
 from ._asgi.probes import ProbeDesk
 from ._asgi.state import Stamp, StateBoard
 from ._asgi.types import Receive, Scope, Send
-from ._concurrency.groups import transparent_task_group
-from ._cycle import Cycle
+from ._concurrency.backend import on_trio
+from ._concurrency.notice import Notice
 from ._errors import ConfigurationError, GuardNotFoundError
-from ._events import Event, Observer, PhaseChanged, ResourcePhaseChanged
-from ._health import Report, ResourceReport
-from ._phases import TRANSITIONS, Lifecycle, Phase, Trigger
-from ._plan import DEFAULT_PROBES, AppLifespan, Plan, as_asgi3
-from ._redaction import describe
-from ._settings import Gate, Probes
-from ._state import KEY, Source, state_of
+from ._events import Event, Observer, ResourcePhaseChanged
+from ._health import Report
+from ._lifetime import Lifetime
+from ._phases import Phase
+from ._plan import DEFAULT_DRAIN, DEFAULT_PROBES, AppLifespan, Plan, as_asgi3
+from ._settings import Drain, Gate, Probes
+from ._state import KEY, HasScope, Source, scope_of, state_of
 from ._supervision.resource import Resource
 from .observers.logging import log, log_critical, logger
 
 
-_NO_STATE: Mapping[str, Any] = {}
+_NO_STATE: Mapping[str, Any] = {KEY: None}
+"""Stands in for every state where nothing is registered, and no state is stamped."""
+
 _serving: WeakSet[LifespanGuard]
 
 
@@ -47,13 +51,21 @@ class LifespanGuard:
             run; or a recipe, `lifespan_of(needs=[...])`.
         gate: How requests are treated while what they need is away.
         probes: Where the guard answers for itself; ``None``: it takes no paths.
+        drain: How requests are let out when the process is told to stop; ``None``:
+            not at all, and no signal is touched.
         shutdown_timeout: Seconds for closing everything.
         observers: Called with every event, beside the log.
+
+    Attributes:
+        draining: Given when the drain begins; has ``is_set()`` and ``wait()``, for
+            handlers that want to say goodbye themselves.
 
     Raises:
         ConfigurationError: When anything of it is wrong. Logged as CRITICAL too:
             Starlette builds its middleware so late that servers swallow it.
     """
+
+    draining: Notice
 
     def __init__(
         self,
@@ -63,57 +75,69 @@ class LifespanGuard:
         app_lifespan: AppLifespan | Resource[Any] = "blocking",
         gate: Gate | None = None,
         probes: Probes | None = DEFAULT_PROBES,
+        drain: Drain | None = DEFAULT_DRAIN,
         shutdown_timeout: float = 15.0,
         observers: Sequence[Observer] = (),
     ) -> None:
         try:
             self._app = as_asgi3(app)
-            self._plan = Plan(resources, app_lifespan, gate, probes, shutdown_timeout)
+            self._plan = Plan(
+                resources, app_lifespan, gate, probes, drain, shutdown_timeout
+            )
         except ConfigurationError as error:
             log_critical(str(error))
             raise
         self._observers: tuple[Observer, ...] = (log, *observers)
         self._keeper = GateKeeper(self._plan.gate, self._judge, self.observe)
-        self._desk = ProbeDesk(self._plan.probes, self.report)
-        self._probe_paths = frozenset[str]() if probes is None else self._desk.paths
-        self._probe_prefix = "\0" if probes is None else self._desk.prefix
-        self._last_error: str | None = None
-        self._cycle: Cycle | None = None
-        self._last_resources: tuple[ResourceReport, ...] | None = None
-        self._life = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._phase_changed)
+        self.keep_gate = self._keeper.run
+        self.desk = ProbeDesk(self._plan.probes, self._plan.names, self.report)
+        self._probe_paths = frozenset[str]() if probes is None else self.desk.paths
         self._board = StateBoard(self)
-        self._in_flight = 0
-        self._expected: Stamp | None = None
+        self._life = Lifetime(self._app, self._plan, self._board, self)
+        self._exchanges = self._life.exchanges
+        self._live = None if drain is None else self._exchanges.live
+        self.draining = self._life.drainer.begun
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._expected: Stamp | None = Stamp(self)
+        self._any_state = _NO_STATE if self._plan.transparent else None
         self._shared: Any = None
-        self._decide_expectation()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one scope; pass on what is none of our business with the least work.
 
         A request may pass when its state carries the stamp that we expect, which no
         state does while a resource that somebody may need is away.
         """
-        if scope["type"] == "http":
-            state = scope.get("state", _NO_STATE)
-            path = scope["path"]
-            if (
-                state.get(KEY) is self._expected
+        try:
+            fast = (
+                scope["path"] not in self._probe_paths
+                and not scope["root_path"]
+                and (state := self._any_state or scope["state"])[KEY] is self._expected
                 and state is not self._shared
-                and path not in self._probe_paths
-                and not path.startswith(self._probe_prefix)
-                and not scope.get("root_path")
-            ):
-                self._in_flight += 1
-                try:
-                    return await self._app(scope, receive, send)
-                finally:
-                    self._in_flight -= 1
-            return await self._look_closer(scope, receive, send)
-        if scope["type"] == "websocket":
-            return await self._look_closer(scope, receive, send)
-        if scope["type"] == "lifespan":
-            return await converse(receive, send, self._service(scope), self.observe)
-        return await self._app(scope, receive, send)
+                and scope["type"] == "http"
+            )
+        except (KeyError, TypeError):
+            fast = False
+        if not fast:
+            return await self._dispatch(scope, receive, send)
+        live = self._live
+        if live is None:
+            return await self._app(scope, receive, send)
+        task = current_task(self._loop)
+        if task in live:
+            return await self._exchanges.run(self._app, scope, receive, send)
+        live[task] = scope, send
+        try:
+            await self._app(scope, receive, send)
+        except BaseException as error:
+            if not await self._exchanges.conclude(task, error):
+                raise
+        else:
+            try:
+                del live[task]
+            except KeyError:  # a drain has taken it over
+                await self._exchanges.settle(task)
+        return None
 
     # What users ask
 
@@ -134,15 +158,36 @@ class LifespanGuard:
 
     def report(self) -> Report:
         """Return a photograph of the guard and of every resource."""
-        return Report(
-            phase=self.phase,
-            resources=self._resource_reports(),
-            last_error=self._last_error,
-        )
+        return self._life.report()
+
+    def begin_drain(self, reason: str = "begin_drain()") -> None:
+        """Begin the drain, as a signal would; on the event loop's own thread.
+
+        For servers to which no signal comes (hypercorn's default worker, a server in
+        a thread): call it from a route for a preStop hook. Returns at once, and does
+        nothing where a drain is on, or the guard does not serve.
+
+        Args:
+            reason: Told to observers.
+        """
+        delay = 0.0 if self._plan.drain is None else self._plan.drain.delay
+        self._life.drain(reason, delay)
+
+    async def wait_drain(self, source: HasScope | Scope | None = None) -> None:
+        """Wait until a drain has begun and nothing is in flight any more.
+
+        It is a fit ``shutdown_trigger`` for hypercorn.
+
+        Args:
+            source: The request that waits, and which therefore is not waited for.
+                Not needed where it waits in the very task that the server started.
+        """
+        key = self._exchanges.key_of(scope_of(source))
+        await self._life.drainer.wait_over(key)
 
     async def probes_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the probes as an ASGI app of its own: a private port, or a mount."""
-        await self._desk.app(scope, receive, send)
+        await self.desk.app(scope, receive, send)
 
     @classmethod
     def of(cls, source: Source) -> LifespanGuard:
@@ -166,40 +211,57 @@ class LifespanGuard:
     def observe(self, event: Event, /) -> None:
         """Tell every observer; one that raises is logged, and does not stop others."""
         if isinstance(event, ResourcePhaseChanged):
-            self._decide_expectation()
-            self._keeper.look_again()
+            self._look_again()
         for observer in self._observers:
             try:
                 observer(event)
             except Exception:
                 logger.exception("observer %r failed on %r", observer, event)
 
+    def phase_changed(self) -> None:
+        """Act on a change of our own phase."""
+        if self.phase is Phase.STARTING:
+            self._loop = None if on_trio() else asyncio.get_running_loop()
+        if self.phase is Phase.SERVING:
+            _serving.add(self)
+        elif self.phase is not Phase.DRAINING:
+            _serving.discard(self)
+        self._look_again()
+
     # One request
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._life.run(scope, receive, send)
+        elif scope["type"] in ("http", "websocket"):
+            await self._look_closer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def _look_closer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = app_path(scope)
-        if scope["type"] == "http" and self._is_probe(path):
-            await self._desk.answer(path, scope, send)
-            return
+        draining = self.phase is Phase.DRAINING
+        own_send = closing(scope, send) if draining else send
+        if scope["type"] == "http" and path in self._probe_paths:
+            await self.desk.answer(path, scope, own_send)
+        elif self._life.drainer.refuses_streams and self._exchanges.is_endless(scope):
+            await self._keeper.refuse_for_good(path, scope, receive, own_send)
+        else:
 
-        async def go(receive: Receive) -> None:
-            await self._pass(scope, receive, send)
+            async def go(receive: Receive) -> None:
+                await self._pass(scope, receive, send)
 
-        await self._keeper.pass_or_refuse(path, scope, receive, send, go)
-
-    def _is_probe(self, path: str) -> bool:
-        return path in self._probe_paths or path.startswith(self._probe_prefix)
+            await self._keeper.pass_or_refuse(path, scope, receive, own_send, go)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._plan.transparent and self.phase is not Phase.IDLE:
             state = scope.get("state")
             if state is None or state is self._shared or not self._is_current(state):
                 scope = self._board.refreshed(scope)
-        self._in_flight += 1
-        try:
+        if self._live is None:
             await self._app(scope, receive, send)
-        finally:
-            self._in_flight -= 1
+        else:
+            await self._exchanges.run(self._app, scope, receive, send)
 
     def _is_current(self, state: Mapping[str, Any]) -> bool:
         return state.get(KEY) is self._board.stamp
@@ -210,80 +272,35 @@ class LifespanGuard:
             return Verdict(True, key)
         if self.phase is Phase.IDLE:
             return Verdict(False, key, inf, "never started")
-        if self._cycle is None or self.phase is Phase.STOPPING:
+        supervisor = self._life.supervisor
+        if supervisor is None or self.phase is Phase.STOPPING:
             return Verdict(False, key, inf, "stopped")
-        supervisor = self._cycle.supervisor
         if self.phase is not Phase.STARTING and supervisor.are_open(needed):
             return Verdict(True, key)
+        if self.phase is Phase.DRAINING:
+            return Verdict(False, key, inf, "draining")
         return Verdict(False, key, supervisor.due_in(needed))
 
-    def _decide_expectation(self) -> None:
-        """Choose the stamp that lets a request pass without a closer look.
+    def _look_again(self) -> None:
+        """Choose anew what lets a request pass; let the held ones know.
 
-        ``None`` is what a state without any stamp answers with; a stamp that was never
-        written is carried by no state.
+        A stamp that was never written is carried by no state: outside SERVING, and on
+        trio, every request is looked at more closely.
         """
+        self.desk.forget()
         self._shared = self._board.shared
-        if self._plan.transparent and not self._plan.needed_anywhere:
-            self._expected = None
-        elif self._admits_everybody():
-            self._expected = self._board.stamp
-        else:
+        if not self._is_fast():
             self._expected = Stamp(self)
-
-    def _admits_everybody(self) -> bool:
-        if self.phase not in (Phase.SERVING, Phase.DRAINING) or self._cycle is None:
-            return False
-        return self._cycle.supervisor.are_open(self._plan.needed_anywhere)
-
-    # One start/stop cycle
-
-    @asynccontextmanager
-    async def _service(self, scope: Scope) -> AsyncGenerator[Callable[[], None], None]:
-        self._life.handle(Trigger.START)
-        self._last_error = None
-        self._cycle = Cycle(
-            self._app, scope, self._plan.recipes, self._board, self.observe
-        )
-        try:
-            async with transparent_task_group() as group:
-                group.start_soon(self._keeper.run)
-                with self._desk.filter.installed():
-                    async with self._cycle.running(
-                        self._plan.shutdown_timeout
-                    ) as begin:
-                        self._life.handle(Trigger.STARTED)
-                        _serving.add(self)
-                        try:
-                            yield begin
-                        finally:
-                            self._stop()
-                group.cancel_scope.cancel()
-        except BaseException as error:
-            self._last_error = describe(error)
-            raise
-        finally:
-            self._end()
-
-    def _stop(self) -> None:
-        _serving.discard(self)
-        self._life.handle(Trigger.STOP)
-
-    def _end(self) -> None:
-        starting = self.phase is Phase.STARTING
-        self._last_resources = self._resource_reports()
-        self._cycle = None
-        self._life.handle(Trigger.FAIL if starting else Trigger.CLOSED)
-
-    def _phase_changed(self, old: Phase, new: Phase) -> None:
-        self._decide_expectation()
+        else:
+            self._expected = None if self._plan.transparent else self._board.stamp
         self._keeper.look_again()
-        self.observe(PhaseChanged(old, new))
 
-    def _resource_reports(self) -> tuple[ResourceReport, ...]:
-        if self._cycle is not None:
-            return self._cycle.supervisor.report()
-        return self._last_resources or self._plan.unopened()
+    def _is_fast(self) -> bool:
+        supervisor = self._life.supervisor
+        if self.phase is not Phase.SERVING or supervisor is None:
+            return False
+        tracked = self._live is None or self._loop is not None
+        return tracked and supervisor.are_open(self._plan.needed_anywhere)
 
 
 _serving = WeakSet()

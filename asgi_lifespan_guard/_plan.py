@@ -15,7 +15,7 @@ from ._errors import ConfigurationError
 from ._health import ResourceReport
 from ._lifespan_of import lifespan_of
 from ._phases import ResourcePhase
-from ._settings import Gate, Probes, check_seconds
+from ._settings import Drain, Gate, Probes, check_seconds
 from ._state import APP
 from ._supervision.graph import check_resources
 from ._supervision.resource import Resource
@@ -23,6 +23,7 @@ from ._supervision.resource import Resource
 
 AppLifespan: TypeAlias = Literal["blocking", "background", "off"]
 DEFAULT_PROBES = Probes()
+DEFAULT_DRAIN = Drain()
 
 
 class Plan:
@@ -33,11 +34,13 @@ class Plan:
         app_lifespan: What becomes of the app's own lifespan.
         gate: ``None``: the default one.
         probes: ``None``: none.
+        drain: ``None``: none.
         shutdown_timeout: Seconds for closing everything.
 
     Attributes:
         resources: What was registered.
         recipes: The same, and the app's own lifespan where it is run.
+        names: Their names.
         needed_anywhere: Every name that some path may need.
         transparent: Whether requests and their state are as they were without us.
 
@@ -51,16 +54,20 @@ class Plan:
         app_lifespan: AppLifespan | Resource[Any],
         gate: Gate | None,
         probes: Probes | None,
+        drain: Drain | None,
         shutdown_timeout: float,
     ) -> None:
         _check_kind("gate", gate, Gate)
         _check_kind("probes", probes, Probes)
+        _check_kind("drain", drain, Drain)
         check_seconds("LifespanGuard", "shutdown_timeout", shutdown_timeout)
         self.gate = gate or Gate()
         self.probes = probes or DEFAULT_PROBES
+        self.drain = drain
         self.shutdown_timeout = shutdown_timeout
         self.resources = check_resources(resources)
         self.recipes = self._with_app_lifespan(app_lifespan)
+        self.names = tuple(recipe.name for recipe in self.recipes)
         self._by_default = frozenset(r.name for r in self.recipes if _gates(r))
         self._by_prefix = {
             prefix: frozenset(named.name for named in needs)

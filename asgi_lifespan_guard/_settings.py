@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -86,6 +87,51 @@ def _check_named(prefix: str, named: Any) -> None:
             f"Gate(needs={{{prefix!r}: {named!r}}}): give a list of resources (the"
             " objects that @resource made), or () for a path that needs none"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """What happens between the first signal to stop and the closing of resources.
+
+    Attributes:
+        delay: Seconds to go on serving, unready, after SIGTERM, so that a load
+            balancer takes notice. Only uvicorn can be held back so; other servers
+            stop at once, and the delay is left out there.
+        grace: Seconds that requests in flight have to finish.
+        endless: Path prefixes whose answers have no end, and are ended. GET requests
+            that accept ``text/event-stream`` and WebSockets are known to be so.
+        signals: Which signals begin the drain.
+
+    Raises:
+        ConfigurationError: When a value is out of range.
+    """
+
+    delay: float = 0.0
+    grace: float = 10.0
+    endless: Sequence[str] = ()
+    signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)
+
+    def __post_init__(self) -> None:
+        check_seconds("Drain", "delay", self.delay)
+        check_seconds("Drain", "grace", self.grace)
+        prefixes: object = self.endless
+        if isinstance(prefixes, str):
+            raise ConfigurationError(
+                f"Drain(endless={prefixes!r}): must be a list of path prefixes"
+            )
+        for prefix in self.endless:
+            check_path("Drain", "endless", prefix)
+        _check_signals(self.signals)
+
+
+def _check_signals(signals: Any) -> None:
+    catchable = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    if isinstance(signals, Iterable) and all(sig in catchable for sig in signals):
+        return
+    raise ConfigurationError(
+        f"Drain(signals={signals!r}): must be a list of signals that can be caught,"
+        " such as signal.SIGTERM"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,8 +35,13 @@ class HasState(Protocol):
 Source: TypeAlias = Mapping[str, Any] | HasScope | HasState
 
 
+def scope_of(source: Mapping[str, Any] | HasScope | None) -> Mapping[str, Any] | None:
+    """Return the scope that *source* is, or has, if any."""
+    return source if isinstance(source, Mapping) else getattr(source, "scope", None)
+
+
 def state_of(source: Source) -> Mapping[str, Any]:
     """Return the state that *source* leads to; empty where it leads nowhere."""
-    scope = source if isinstance(source, Mapping) else getattr(source, "scope", None)
+    scope = scope_of(source)  # type: ignore[arg-type]
     found = getattr(source, "state", None) if scope is None else scope.get("state")
     return found if isinstance(found, Mapping) else {}

@@ -36,4 +36,4 @@ async def about() -> dict[str, str]:
 
 
 guard = LifespanGuard(app.asgi_app, resources=RESOURCES, gate=GATE)
-app.asgi_app = guard  # type: ignore[assignment, method-assign]
+app.asgi_app = guard  # type: ignore[method-assign]

@@ -44,7 +44,7 @@ TEXTS: list[tuple[LifespanGuardError, list[str]]] = [
     (AppLifespanError("shutdown", None), ["shutdown", "it gave no reason"]),
     (
         AppLifespanError("startup", SECRET, told=True, message="Traceback\nA: b\n"),
-        ["startup: A: b"],
+        ["startup: OSError: redis://:***@h"],
     ),
     (
         AppCannotRestartError("app", "a closed pool", "OSError"),

@@ -265,7 +265,7 @@ async def test_nothing_registered_leaves_scopes_alone(
         given.append(args)
         await hello(*args)
 
-    guard = LifespanGuard(app, app_lifespan=app_lifespan)
+    guard = LifespanGuard(app, app_lifespan=app_lifespan, drain=None)
     server = MemoryServer(guard, root_path=root_path)
     async with server:
         request: Any = getattr(server, kind)("/x")
@@ -348,8 +348,8 @@ async def test_a_reopened_resource_shows_its_new_value(recorder: Recorder) -> No
         assert "db" not in server.lifespan.scope["state"]
         assert (await server.get("/")).status == 503
         assert old.scope["state"]["db"] == "db 1"
-        assert guard._cycle is not None
-        guard._cycle.supervisor.retry_now()
+        assert guard._life.supervisor is not None
+        guard._life.supervisor.retry_now()
         await recorder.wait_for(ResourceOpened, 3)
         await old.run()
         assert app.state == {"db": "db 2"}
@@ -446,7 +446,7 @@ async def test_an_observer_that_raises_is_harmless(
         assert (await server.get("/")).status == 200
     assert server.said == [COMPLETE, OVER]
     assert recorder.marks == ["open db", "close db"]
-    assert len(recorder.of(PhaseChanged)) == 4
+    assert len(recorder.of(PhaseChanged)) == 5
     failures = [r for r in caplog.records if "failed on" in r.getMessage()]
     assert {r.levelno for r in failures} == {logging.ERROR}
     assert len(failures) == len(recorder.events)
@@ -461,6 +461,7 @@ async def test_phases(recorder: Recorder) -> None:
     assert [event.new for event in recorder.of(PhaseChanged)] == [
         Phase.STARTING,
         Phase.SERVING,
+        Phase.DRAINING,
         Phase.STOPPING,
         Phase.STOPPED,
     ]

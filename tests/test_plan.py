@@ -9,6 +9,7 @@ import pytest
 
 from asgi_lifespan_guard import (
     ConfigurationError,
+    Drain,
     Gate,
     LifespanGuard,
     Probes,
@@ -39,7 +40,7 @@ UNKNOWN = Gate(needs={"/s": [CACHE]})
 def plan(*resources: Any, app_lifespan: Any = "blocking", **needs: Any) -> Plan:
     """Make a plan; *needs* maps the name of a path to resources."""
     gate = Gate(needs={f"/{name}": needed for name, needed in needs.items()})
-    return Plan(resources, app_lifespan, gate, Probes(), 15.0)
+    return Plan(resources, app_lifespan, gate, Probes(), Drain(), 15.0)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_reports_before_the_first_start() -> None:
 
 def test_defaults() -> None:
     """Without a gate or probes given, the defaults hold."""
-    planned = Plan([], "off", None, None, 15.0)
+    planned = Plan([], "off", None, None, None, 15.0)
     assert (planned.gate, planned.probes) == (Gate(), Probes())
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
 from typing import Any
 
-from .types import Receive, Scope, Send
+import anyio
 
+from .types import Message, Receive, Scope, Send
+
+
+FAREWELL = 1.0
+"""Seconds that the last message of an exchange may take to be sent."""
 
 TRY_AGAIN_LATER = 1013
 """The close code (RFC 6455 registry) for "the service is overloaded or starting"."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """One whole response.
 
@@ -30,6 +36,16 @@ class Answer:
     content_type: bytes
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @cached_property
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        """Every header, as ASGI wants them."""
+        return [
+            (b"content-type", self.content_type),
+            (b"content-length", str(len(self.body)).encode()),
+            (b"cache-control", b"no-store"),
+            *self.headers,
+        ]
 
     def with_header(self, name: bytes, value: bytes) -> Answer:
         """Return a copy with one more header."""
@@ -80,12 +96,40 @@ body {{ font: 1.1rem/1.5 system-ui, sans-serif; margin: 20vh auto; max-width: 32
 """
 
 
+def closing(scope: Scope, send: Send) -> Send:
+    """Return a *send* that asks an HTTP/1.1 client to come back on a new connection."""
+    if not str(scope.get("http_version", "1.1")).startswith("1"):
+        return send
+
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_closing
+
+
 def prefers_html(scope: Scope) -> bool:
     """Whether the client is a person's browser: a GET that names ``text/html``."""
     return scope["method"] == "GET" and any(
         name == b"accept" and b"text/html" in value.lower()
         for name, value in scope.get("headers", ())
     )
+
+
+async def sent(say: Callable[[], Awaitable[None]]) -> bool:
+    """Say something that the server may not want to hear any more; say whether it did.
+
+    A client that reads slowly must not hold up a drain, so it is tried for a second.
+    """
+    with anyio.move_on_after(FAREWELL):
+        try:
+            await say()
+        except Exception:
+            return False
+        return True
+    return False
 
 
 async def answer_http(scope: Scope, send: Send, answer: Answer) -> None:
@@ -112,10 +156,5 @@ async def deny_websocket(
 
 
 def _start(kind: str, answer: Answer) -> dict[str, Any]:
-    headers = [
-        (b"content-type", answer.content_type),
-        (b"content-length", str(len(answer.body)).encode()),
-        (b"cache-control", b"no-store"),
-        *answer.headers,
-    ]
+    headers = answer.all_headers.copy()
     return {"type": kind, "status": answer.status, "headers": headers}

@@ -1,16 +1,16 @@
 """Keeps requests out until what they need is up: holds them, or answers 503.
 
-A held request costs a place. While it waits its messages are read ahead (up to 64 KiB
-of body), because that is the only way in which a server tells that the client left;
-what was read is handed on, none is lost.
+A held request costs a place until it is let in, its time is over, its client has left,
+or the next attempt to open what it needs comes too late for it.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice, takewhile
 from typing import Literal, TypeAlias
 
 import anyio
@@ -34,16 +34,14 @@ from .answers import (
     problem,
     waiting_page,
 )
-from .types import Message, Receive, Scope, Send
+from .held import HeldRequest
+from .types import Receive, Scope, Send
 
 
 BATCH = 100
 """Waiters that are let in at once; the loop serves others in between."""
 
-READ_AHEAD = 64 * 1024
-"""Bytes of body that are kept for a held request."""
-
-Reason: TypeAlias = Literal["never started", "not ready", "stopped"]
+Reason: TypeAlias = Literal["never started", "not ready", "stopped", "draining"]
 Go: TypeAlias = Callable[[Receive], Awaitable[None]]
 
 
@@ -83,7 +81,7 @@ class GateKeeper:
         self._judge = judge
         self._observe = observe
         self._places = 0
-        self._waiting: dict[Hashable, dict[_Waiter, None]] = {}
+        self._waiting: dict[Hashable, dict[HeldRequest, None]] = {}
         self._bell = Bell()
         self._news = False
 
@@ -100,6 +98,13 @@ class GateKeeper:
             await self._refuse(path, verdict, "full", scope, receive, send)
         else:
             await self._hold(path, verdict.key, scope, receive, send, go)
+
+    async def refuse_for_good(
+        self, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Refuse a request because it would have no end and the drain is on."""
+        verdict = Verdict(False, None, math.inf, "draining")
+        await self._refuse(path, verdict, verdict.reason, scope, receive, send)
 
     def look_again(self) -> None:
         """Judge the held requests again, soon, because something changed."""
@@ -121,15 +126,21 @@ class GateKeeper:
 
     async def _release(self, key: Hashable) -> None:
         queue = self._waiting.get(key, {})
-        while queue and self._is_decided(next(iter(queue))):
-            for waiter in list(queue)[:BATCH]:
-                del queue[waiter]
-                waiter.release()
+        while batch := self._decided(queue):
+            for held in batch:
+                del queue[held]
+                held.release()
             await checkpoint()
 
-    def _is_decided(self, waiter: _Waiter) -> bool:
-        verdict = self._judge(waiter.path)
-        return verdict.admitted or verdict.due == math.inf
+    def _decided(self, queue: Iterable[HeldRequest]) -> list[HeldRequest]:
+        """Return the next few, oldest first, that need not wait any more."""
+        first = islice(queue, BATCH)
+        return list(takewhile(self._is_decided, first))
+
+    def _is_decided(self, held: HeldRequest) -> bool:
+        verdict = self._judge(held.path)
+        too_late = anyio.current_time() + verdict.due > held.deadline
+        return verdict.admitted or too_late
 
     async def _hold(
         self,
@@ -140,12 +151,13 @@ class GateKeeper:
         send: Send,
         go: Go,
     ) -> None:
-        held = _HeldReceive(receive)
+        deadline = anyio.current_time() + self._settings.wait
+        held = HeldRequest(path, deadline, receive)
         failure: Exception | None = None
         async with transparent_task_group() as group:
             group.start_soon(held.read_ahead)
             try:
-                if await self._wait_for_verdict(path, key, held):
+                if await self._is_admitted(key, held):
                     await go(held.receive)
                 elif not held.left:
                     verdict = self._judge(path)
@@ -157,34 +169,30 @@ class GateKeeper:
         if failure is not None:
             raise failure
 
-    async def _wait_for_verdict(
-        self, path: str, key: Hashable, held: _HeldReceive
-    ) -> bool:
-        waiter = _Waiter(path, held)
+    async def _is_admitted(self, key: Hashable, held: HeldRequest) -> bool:
         began = anyio.current_time()
-        self._observe(RequestHeld(path))
-        self._places += 1
-        self._waiting.setdefault(key, {})[waiter] = None
-        try:
-            with anyio.move_on_after(self._settings.wait):
-                await held.bell.wait_until(waiter.is_done)
-        finally:
-            self._places -= 1
-            self._forget(key, waiter)
-        held.stop_reading_ahead()
+        self._observe(RequestHeld(held.path))
+        await self._wait_in_queue(key, held)
         waited = anyio.current_time() - began
         if held.left:
-            self._observe(RequestAbandoned(path, waited))
-        admitted = not held.left and self._judge(path).admitted
+            self._observe(RequestAbandoned(held.path, waited))
+            return False
+        admitted = self._judge(held.path).admitted
         if admitted:
-            self._observe(RequestAdmitted(path, waited))
+            self._observe(RequestAdmitted(held.path, waited))
         return admitted
 
-    def _forget(self, key: Hashable, waiter: _Waiter) -> None:
-        queue = self._waiting.get(key, {})
-        queue.pop(waiter, None)
-        if not queue:
-            self._waiting.pop(key, None)
+    async def _wait_in_queue(self, key: Hashable, held: HeldRequest) -> None:
+        self._places += 1
+        queue = self._waiting.setdefault(key, {})
+        queue[held] = None
+        try:
+            await held.wait()
+        finally:
+            self._places -= 1
+            queue.pop(held, None)
+            if not queue and self._waiting.get(key) is queue:
+                del self._waiting[key]
 
     async def _refuse(
         self,
@@ -195,11 +203,7 @@ class GateKeeper:
         receive: Receive,
         send: Send,
     ) -> None:
-        retry_after = (
-            None
-            if verdict.due == math.inf
-            else max(1, math.ceil(round(verdict.due, 3)))
-        )
+        retry_after = _retry_after(verdict.due)
         self._observe(RequestRefused(path, retry_after, reason))
         if scope["type"] == "websocket":
             answer = _refusal(reason, retry_after, html=False)
@@ -217,9 +221,16 @@ _DETAILS = {
         " tests enter the client (`with TestClient(app)`, Quart's `test_app()`)."
     ),
     "stopped": "The service has stopped.",
+    "draining": "The service is stopping; another instance will answer.",
 }
 
 
+def _retry_after(due: float) -> int | None:
+    # Rounded first, or float noise makes one second more of a whole number.
+    return None if due == math.inf else max(1, math.ceil(round(due, 3)))
+
+
+@lru_cache(maxsize=64)
 def _refusal(reason: str, retry_after: int | None, *, html: bool) -> Answer:
     detail = _DETAILS.get(reason) or _not_ready(retry_after)
     if html:
@@ -235,77 +246,3 @@ def _not_ready(retry_after: int | None) -> str:
     if retry_after is None:
         return "The service is not ready, and is not expected to become so by itself."
     return f"The service is not ready yet. Try again in {retry_after} s."
-
-
-class _Waiter:
-    __slots__ = ("_held", "_released", "path")
-
-    def __init__(self, path: str, held: _HeldReceive) -> None:
-        self.path = path
-        self._held = held
-        self._released = False
-
-    def release(self) -> None:
-        self._released = True
-        self._held.bell.ring()
-
-    def is_done(self) -> bool:
-        return self._released or self._held.left
-
-
-class _HeldReceive:
-    """Reads ahead while a request is held, and hands on what was read."""
-
-    __slots__ = (
-        "_error",
-        "_messages",
-        "_read",
-        "_reading",
-        "_receive",
-        "_size",
-        "bell",
-        "left",
-    )
-
-    def __init__(self, receive: Receive) -> None:
-        self.bell = Bell()
-        self.left = False
-        self._receive = receive
-        self._messages: deque[Message] = deque()
-        self._error: Exception | None = None
-        self._reading = True
-        self._read = anyio.Event()
-        self._size = 0
-
-    async def read_ahead(self) -> None:
-        """Read until told to stop, 64 KiB are there, or the client has left."""
-        try:
-            while self._reading and not self.left and self._size < READ_AHEAD:
-                self._take(await self._receive())
-        except Exception as error:
-            self._error = error
-        finally:
-            self._reading = False
-            self._read.set()
-
-    def stop_reading_ahead(self) -> None:
-        """Stop with the message that is being waited for."""
-        self._reading = False
-
-    async def receive(self) -> Message:
-        """Return the next message, as the server's own would."""
-        if not self._messages:
-            await self._read.wait()
-        if self._messages:
-            return self._messages.popleft()
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        return await self._receive()
-
-    def _take(self, message: Message) -> None:
-        self._messages.append(message)
-        self._size += len(message.get("body", b""))
-        if message["type"] in ("http.disconnect", "websocket.disconnect"):
-            self.left = True
-            self.bell.ring()

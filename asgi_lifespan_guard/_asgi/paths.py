@@ -26,10 +26,11 @@ def app_path(scope: Scope) -> str:
 
 def longest_prefix(table: Mapping[str, T], path: str) -> str | None:
     """Return the longest key of *table* that *path* lies under, by whole segments."""
-    matching = (prefix for prefix in table if _lies_under(path, prefix))
+    matching = (prefix for prefix in table if lies_under(path, prefix))
     return max(matching, key=len, default=None)
 
 
-def _lies_under(path: str, prefix: str) -> bool:
+def lies_under(path: str, prefix: str) -> bool:
+    """Whether *path* is *prefix* or below it, by whole segments."""
     stem = prefix.rstrip("/")
     return path in (prefix, stem) or path.startswith(stem + "/")

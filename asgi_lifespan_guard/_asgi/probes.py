@@ -7,7 +7,7 @@ learns nothing but the verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -38,49 +38,55 @@ class Query:
         return cls("verbose" in asked, tuple(asked.get("exclude", ())))
 
 
+_PLAIN = Query(verbose=False, excluded=())
+
+
 class ProbeDesk:
     """Knows the probes' paths and answers them.
 
     Args:
         probes: The paths, and whether details may be shown.
+        names: The resources', for the paths below the readiness probe.
         report: Takes the photograph that an answer is made of.
     """
 
-    def __init__(self, probes: Probes, report: Callable[[], Report]) -> None:
+    def __init__(
+        self, probes: Probes, names: Iterable[str], report: Callable[[], Report]
+    ) -> None:
         self.filter = ProbeFilter()
         self._details = probes.details
         self._report = report
-        self._below_ready = None if probes.ready is None else f"{probes.ready}/"
         verdicts: tuple[tuple[str | None, Callable[[Report, Query], bool]], ...] = (
             (probes.live, _live),
             (probes.ready, _ready),
             (probes.startup, _started),
         )
         self._verdicts = {path: verdict for path, verdict in verdicts if path}
+        self._remembered: dict[str, Answer] = {}
+        below = [] if probes.ready is None else names
+        self._names = {f"{probes.ready}/{name}": name for name in below}
 
     @property
     def paths(self) -> frozenset[str]:
-        """The probes' own paths."""
-        return frozenset(self._verdicts)
-
-    @property
-    def prefix(self) -> str:
-        """What every other probe path begins with; a NUL where there is none."""
-        return self._below_ready or "\0"
-
-    def knows(self, path: str) -> bool:
-        """Whether *path*, as the app would see it, belongs to the probes."""
-        return path in self._verdicts or path.startswith(self.prefix)
+        """The paths that are answered here; all others are the app's."""
+        return frozenset((*self._verdicts, *self._names))
 
     async def answer(self, path: str, scope: Scope, send: Send) -> None:
         """Answer the probe at *path*."""
-        if self._is_there(path):
-            self.filter.hide(scope["path"])
+        self.filter.hide(scope["path"])
         if scope["method"] not in ("GET", "HEAD"):
             refusal = problem(405, "Method Not Allowed", "Probes answer GET and HEAD.")
             await answer_http(scope, send, refusal.with_header(b"allow", b"GET, HEAD"))
             return
-        await answer_http(scope, send, self._answer_to(path, Query.of(scope)))
+        if scope.get("query_string"):
+            answer = self._answer_to(path, Query.of(scope))
+        else:
+            answer = self._remembered.get(path) or self._remember(path)
+        await answer_http(scope, send, answer)
+
+    def forget(self) -> None:
+        """Make the next answers anew, because something changed."""
+        self._remembered.clear()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer probes as an ASGI app of its own, for a private port or a mount."""
@@ -88,7 +94,7 @@ class ProbeDesk:
             await _have_an_empty_lifespan(receive, send)
         elif scope["type"] == "http":
             path = app_path(scope)
-            if self.knows(path):
+            if path in self.paths:
                 await self.answer(path, scope, send)
             else:
                 nothing = problem(404, "Not Found", "There is no such probe.")
@@ -96,16 +102,17 @@ class ProbeDesk:
         else:
             await send({"type": "websocket.close", "code": 1000})
 
-    def _is_there(self, path: str) -> bool:
-        """Whether *path* is a probe's; the filter must not fill up with others."""
-        name = path.removeprefix(self.prefix)
-        return path in self._verdicts or self._report().resource(name) is not None
+    def _remember(self, path: str) -> Answer:
+        answer = self._answer_to(path, _PLAIN)
+        if path in self._verdicts:
+            self._remembered[path] = answer
+        return answer
 
     def _answer_to(self, path: str, query: Query) -> Answer:
         report = self._report()
         verdict = self._verdicts.get(path)
         if verdict is None:
-            return self._answer_for_one(path.removeprefix(self.prefix), report)
+            return self._answer_for_one(self._names[path], report)
         good = verdict(report, query)
         content: dict[str, Any] = {"status": _word(good)}
         if self._details and query.verbose:
@@ -113,9 +120,7 @@ class ProbeDesk:
         return json_answer(200 if good else 503, HEALTH, content)
 
     def _answer_for_one(self, name: str, report: Report) -> Answer:
-        resource = report.resource(name)
-        if resource is None:
-            return json_answer(404, HEALTH, {"status": "fail"})
+        resource = next(r for r in report.resources if r.name == name)
         content: dict[str, Any] = {"status": _word(resource.satisfied)}
         if self._details:
             content = _shown(resource)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from typing import Any, TypeAlias
+
+
+Schedule: TypeAlias = Callable[..., Any]
 
 
 def on_trio() -> bool:
-    """Whether the caller runs inside a trio task."""
+    """Whether the caller runs inside a trio task; does not load trio."""
     trio = sys.modules.get("trio")
     return trio is not None and bool(trio.lowlevel.in_trio_task())
 
 
-def scheduler() -> Callable[[Callable[[], object]], object]:
-    """Return what has the current event loop make a call soon, from any thread.
+def scheduler() -> Schedule:
+    """Return what runs a callable on the current loop soon, from anywhere.
 
-    It waits for nothing, and raises RuntimeError when the loop is gone.
+    It takes no lock and wakes a loop that sleeps, so a signal handler may call it. It
+    raises `RuntimeError` once the loop is gone.
     """
     if on_trio():
         import trio

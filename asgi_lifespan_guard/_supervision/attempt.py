@@ -94,8 +94,7 @@ class Attempt:
 
         What cleans up or closes already has no more time than its holder says now.
         """
-        if self._work is None:
-            return
+        assert self._work is not None  # No switch comes between its making and its run.
         if not self.was_up:
             self._work.interrupt()
         if self._closes or not self.was_up:

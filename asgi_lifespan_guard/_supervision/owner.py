@@ -6,12 +6,11 @@ the owner acts, and what it does next is decided between two attempts, in `_next
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 import anyio
 
-from .._concurrency.bell import Bell
 from .._errors import NeedGaveUpError
 from .._events import (
     AttemptFailed,
@@ -25,7 +24,7 @@ from .._events import (
 )
 from .._phases import ResourcePhase, ResourceTrigger
 from .attempt import Attempt
-from .forms import Form
+from .place import Place
 from .record import Record
 from .resource import Resource
 from .retry import Series, is_permanent, is_unexpected
@@ -46,33 +45,21 @@ class Crew(Protocol):
     def time_to_close(self, wanted: float, /) -> float: ...
 
 
-class Owner:
+class Owner(Place):
     """One resource, running.
 
-    Attributes:
+    Args:
         recipe: What it opens.
-        record: What is known about it.
-        needs: Owners of what it needs, in order.
-        dependents: Owners of what needs it.
-        outlives: Owners that at a stop are closed before it is, though they do not
-            need it (the app's own lifespan is the first to go).
-        outlived_by: The same, seen from the other side.
+        crew: Who runs it.
     """
 
     def __init__(self, recipe: Resource[Any], crew: Crew) -> None:
-        self.recipe = recipe
-        self.record = Record(recipe, crew.observe)
-        self.needs: list[Owner] = []
-        self.dependents: list[Owner] = []
-        self.outlives: list[Owner] = []
-        self.outlived_by: list[Owner] = []
+        super().__init__(recipe, Record(recipe, crew.observe))
         self.observe = crew.observe
         self._crew = crew
-        self._bell = Bell()
         self._value: Any = None
         self._attempt: Attempt | None = None
         self._last_thread: Any = None
-        self._is_step = recipe.form is Form.STEP
         self._series = Series(recipe.retry)
         self._up_since = 0.0
         self._told_to_stop = False
@@ -88,7 +75,7 @@ class Owner:
 
     def requeue(self) -> None:
         """Close, and open again once the needs are back. What outlasts them stays."""
-        if self._outlasts_its_needs():
+        if self.outlasts_its_needs():
             for dependent in self.dependents:
                 dependent.requeue()
         elif self._attempt is not None or self.record.phase is ResourcePhase.WAITING:
@@ -100,22 +87,6 @@ class Owner:
         self._told_to_hurry = True
         self._bell.ring()
 
-    def due_in(self, now: float) -> float:
-        """Return the least number of seconds until it may be up; inf for never."""
-        if self.record.is_open:
-            return 0.0
-        if self.record.is_lost:
-            return float("inf")
-        if self.record.next_attempt_at is not None:
-            return max(0.0, self.record.next_attempt_at - now)
-        return max((need.due_in(now) for need in self.needs), default=0.0)
-
-    def all_dependents(self) -> Iterator[Owner]:
-        """Everything that needs it, directly or not; some perhaps more than once."""
-        for dependent in self.dependents:
-            yield dependent
-            yield from dependent.all_dependents()
-
     # The task
 
     async def run(self) -> None:
@@ -125,7 +96,7 @@ class Owner:
                 await self._live()
         finally:
             self.record.end()
-            self._tell_it_is_lost()
+            self.tell_it_is_lost()
 
     async def _live(self) -> None:
         going_on = True
@@ -144,7 +115,7 @@ class Owner:
             self.record.was_up = True
             self.record.handle(ResourceTrigger.SKIP)
             self.observe(ResourceSkipped(self.recipe.name))
-            self._ring(self.dependents)
+            self.ring(self.dependents)
         return bool(wanted)
 
     async def _needs_are_up(self) -> bool:
@@ -158,15 +129,16 @@ class Owner:
     def _needs_are_settled(self) -> bool:
         if self._told_to_stop or self._lost_need() is not None:
             return True
-        return all(need.record.is_satisfied for need in self._deep_needs())
+        return all(need.record.is_satisfied for need in self.deep_needs())
 
-    def _lost_need(self) -> Owner | None:
-        return next((need for need in self._deep_needs() if need.record.is_lost), None)
+    def _lost_need(self) -> Place | None:
+        return next((need for need in self.deep_needs() if need.record.is_lost), None)
 
     async def _make_attempt(self) -> Exception | None:
         self.record.attempts += 1
         self._told_to_hurry = False
         self.record.handle(ResourceTrigger.OPEN)
+        self._series.begin()
         number = self._series.attempt
         attempt = Attempt(self.recipe, number, self._last_thread, self)
         self._attempt = attempt
@@ -175,7 +147,7 @@ class Owner:
         finally:
             self._attempt = None
             self._last_thread = attempt.thread
-            self._ring((*self._deep_needs(), *self.outlived_by))
+            self.ring((*self.deep_needs(), *self.outlived_by))
 
     # What the attempt asks
 
@@ -197,11 +169,16 @@ class Owner:
         self.record.handle(ResourceTrigger.OPENED)
         number = self._series.attempt
         self.observe(ResourceOpened(self.recipe.name, number, duration))
-        self._ring(self._deep_dependents())
+        self.ring(self.deep_dependents())
 
     async def hold(self) -> None:
         """Return when it is to be closed."""
         await self._bell.wait_until(self.is_told_to_close)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an attempt is on, and uses the values of its needs."""
+        return self._attempt is not None
 
     def is_told_to_close(self) -> bool:
         """Whether somebody wants it closed."""
@@ -236,10 +213,10 @@ class Owner:
         self.observe(ResourceCrashed(self.recipe.name, error))
 
     def _nobody_uses_it(self) -> bool:
-        users = list(self._deep_dependents())
+        users: list[Place] = list(self.deep_dependents())
         if self.stopping:
             users += [*self.dependents, *self.outlives]
-        return all(user._attempt is None for user in users)
+        return not any(user.is_busy for user in users)
 
     # What follows from an attempt
 
@@ -275,7 +252,7 @@ class Owner:
 
     async def _wait(self, number: int, failure: Exception, seconds: float) -> None:
         unexpected = number == 1 and is_unexpected(failure)
-        self.record.next_attempt_at = anyio.current_time() + seconds
+        self.record.next_attempt_at = monotonic() + seconds
         self.record.handle(ResourceTrigger.RETRY)
         name = self.recipe.name
         self.observe(AttemptFailed(name, number, failure, seconds, unexpected))
@@ -296,42 +273,13 @@ class Owner:
     def _give_up(self, error: Exception, attempts: int, *, permanent: bool) -> None:
         self.record.error = error
         self.record.handle(ResourceTrigger.GIVE_UP)
-        self.observe(ResourceGaveUp(self.recipe.name, attempts, error, permanent))
-        self._tell_it_is_lost()
+        name, required = self.recipe.name, self.recipe.required
+        self.observe(ResourceGaveUp(name, attempts, error, permanent, required))
+        self.tell_it_is_lost()
 
-    # Its place among the others
+    # Small change
 
     def _disturb(self) -> None:
         if self._attempt is not None:
             self._attempt.interrupt()
         self._bell.ring()
-
-    def _outlasts_its_needs(self) -> bool:
-        """A step that ran is not run again; the app waits for its first start only."""
-        once = self._is_step or self.recipe.form is Form.APP_LIFESPAN
-        return once and self.record.phase in (ResourcePhase.UP, ResourcePhase.FAILING)
-
-    def _is_passed_through(self) -> bool:
-        return self._is_step and self.record.phase is not ResourcePhase.SKIPPED
-
-    def _deep_needs(self) -> Iterator[Owner]:
-        """Its needs, and through a step (which stays) also what the step needs."""
-        for need in self.needs:
-            yield need
-            if need._is_passed_through():
-                yield from need._deep_needs()
-
-    def _deep_dependents(self) -> Iterator[Owner]:
-        """Those who must be closed before it is: the other side of `_deep_needs`."""
-        for dependent in self.dependents:
-            if not dependent._outlasts_its_needs():
-                yield dependent
-            if dependent._is_passed_through():
-                yield from dependent._deep_dependents()
-
-    def _tell_it_is_lost(self) -> None:
-        self._ring((*self.dependents, *self._deep_dependents()))
-
-    def _ring(self, owners: Sequence[Owner] | Iterator[Owner]) -> None:
-        for owner in owners:
-            owner._bell.ring()

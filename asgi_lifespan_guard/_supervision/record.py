@@ -20,7 +20,8 @@ class Record:
         attempts: How many attempts were made to open it.
         error: The last failure; forgotten when it comes up.
         opened_in: Seconds that the last successful attempt took.
-        next_attempt_at: When the next attempt is due, on the event loop's clock.
+        next_attempt_at: When the next attempt is due, on `time.monotonic`, which
+            needs no event loop to be read.
         was_up: Whether it has been up, or skipped.
     """
 
@@ -73,7 +74,7 @@ class Record:
             self.handle(ResourceTrigger.CLOSED)
 
     def report(self, now: float) -> ResourceReport:
-        """Return a photograph, at *now* on the event loop's clock."""
+        """Return a photograph, at *now* on the clock of `time.monotonic`."""
         due = self.next_attempt_at
         return ResourceReport(
             name=self._recipe.name,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._errors import (
     AppCannotRestartError,
+    AppLifespanError,
     ConfigurationError,
     FactoryError,
     StateKeyClashError,
@@ -59,9 +60,10 @@ def equal_jitter(state: RetryCallState) -> float:
 def is_permanent(error: BaseException) -> bool:
     """Whether *error* says that the program is wrong: another attempt cannot help.
 
-    A group is permanent if one of its leaves is.
+    A group is permanent if one of its leaves is, an app's lifespan if what it raised
+    is.
     """
-    return any(isinstance(leaf, _PERMANENT) for leaf in leaves(error))
+    return any(isinstance(culprit, _PERMANENT) for culprit in _culprits(error))
 
 
 def is_hopeless(error: BaseException) -> bool:
@@ -72,7 +74,16 @@ def is_hopeless(error: BaseException) -> bool:
 def is_unexpected(error: BaseException) -> bool:
     """Whether *error* deserves its traceback: the program may well be at fault."""
     suspicious = (*_PERMANENT, *_SUSPICIOUS)
-    return any(isinstance(leaf, suspicious) for leaf in leaves(error))
+    return any(isinstance(culprit, suspicious) for culprit in _culprits(error))
+
+
+def _culprits(error: BaseException) -> Iterator[BaseException]:
+    """Yield the leaves of a group; for an app's lifespan, of what the app raised."""
+    for leaf in leaves(error):
+        if isinstance(leaf, AppLifespanError) and leaf.cause is not None:
+            yield from leaves(leaf.cause)
+        else:
+            yield leaf
 
 
 def _never(_state: RetryCallState) -> bool:
@@ -126,10 +137,15 @@ class Series:
 
     def __init__(self, policy: Retry | None) -> None:
         self._policy = policy
-        self._started = time.monotonic()
+        self._started: float | None = None
         self._retrying: Any = None
         self._state: Any = None
         self.attempt = 1
+
+    def begin(self) -> None:
+        """Have the time count from now, if no attempt was made before."""
+        if self._started is None:
+            self._started = time.monotonic()
 
     def next_wait(self, error: Exception) -> float | None:
         """Return the seconds until the next attempt after *error*; ``None``: never."""
@@ -164,5 +180,5 @@ class Series:
         retrying.begin()
         self._retrying = retrying
         self._state = RetryCallState(retrying, None, (), {})
-        self._state.start_time = self._started
+        self._state.start_time = self._started or self._state.start_time
         return retrying

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._concurrency.bell import Bell
 from .._concurrency.groups import transparent_task_group
@@ -54,6 +56,7 @@ class Supervisor:
         self.withdraw = audience.withdraw
         self._bell = Bell()
         self._deadline = float("inf")
+        self._latest = float("inf")
         self._running = 0
         self._stop_reason: str | None = None
         self._owners = {recipe.name: Owner(recipe, self) for recipe in recipes}
@@ -66,7 +69,7 @@ class Supervisor:
 
     def report(self) -> tuple[ResourceReport, ...]:
         """Return one report for each resource, in the order of registration."""
-        now = anyio.current_time() if self._running else 0.0
+        now = monotonic()
         return tuple(owner.record.report(now) for owner in self._owners.values())
 
     def are_open(self, names: Iterable[str]) -> bool:
@@ -75,7 +78,7 @@ class Supervisor:
 
     def due_in(self, names: Iterable[str]) -> float:
         """Return the least number of seconds until *names* may all be up; or inf."""
-        now = anyio.current_time()
+        now = monotonic()
         return max((self._owners[name].due_in(now) for name in names), default=0.0)
 
     def retry_now(self) -> None:
@@ -87,6 +90,10 @@ class Supervisor:
         """End a startup that is still opening blocking resources."""
         self._stop_reason = reason
         self._bell.ring()
+
+    def close_by(self, deadline: float) -> None:
+        """Have everything closed by *deadline*, on the event loop's clock."""
+        self._latest = deadline
 
     @asynccontextmanager
     async def running(self, timeout: float) -> AsyncGenerator[Callable[[], None], None]:
@@ -153,6 +160,7 @@ class Supervisor:
 
     async def _blocking_resources_open(self) -> None:
         await self._bell.wait_until(self._startup_is_decided)
+        await checkpoint_if_cancelled()  # Owners may have been told of it before us.
         failed = self._failed_at_startup()
         if failed is not None:
             raise _startup_failure(failed)
@@ -177,7 +185,7 @@ class Supervisor:
         return (o for o in self._owners.values() if o.recipe.startup == "blocking")
 
     async def _close_all(self, timeout: float) -> None:
-        self._deadline = anyio.current_time() + timeout
+        self._deadline = min(anyio.current_time() + timeout, self._latest)
         self.stopping = True
         for owner in self._owners.values():
             owner.stop()

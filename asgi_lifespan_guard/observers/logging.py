@@ -11,17 +11,22 @@ import logging
 from dataclasses import fields
 from typing import assert_never
 
+from .._errors import NeedGaveUpError, StopRequestedError
 from .._events import (
     AttemptFailed,
     CloseFailed,
     ConversationBroken,
+    DrainBegun,
+    DrainEnded,
     Event,
     LifespanUnsupported,
     PhaseChanged,
     RequestAbandoned,
     RequestAdmitted,
+    RequestCut,
     RequestHeld,
     RequestRefused,
+    RequestStuck,
     ResourceClosed,
     ResourceCrashed,
     ResourceGaveUp,
@@ -29,6 +34,7 @@ from .._events import (
     ResourcePhaseChanged,
     ResourceSkipped,
     StartupFailed,
+    StreamEnded,
 )
 from .._redaction import describe, redact, render_traceback
 
@@ -36,8 +42,13 @@ from .._redaction import describe, redact, render_traceback
 logger = logging.getLogger("asgi_lifespan_guard")
 
 
+_FREQUENT = (RequestHeld, RequestAdmitted, RequestAbandoned, RequestRefused)
+
+
 def log(event: Event) -> None:
     """Write *event* to the log."""
+    if isinstance(event, _FREQUENT) and not logger.isEnabledFor(logging.DEBUG):
+        return
     level, text, error = _line(event)
     if logger.isEnabledFor(level):
         _write(level, redact(text), _extra(event), error)
@@ -87,9 +98,15 @@ def _line(event: Event) -> tuple[int, str, BaseException | None]:
             )
         case ConversationBroken(problem):
             return logging.WARNING, f"lifespan: {problem}", None
+        case StartupFailed(StopRequestedError() as error):
+            return logging.INFO, str(error), None
         case StartupFailed(error, reported):
             shown = None if reported else error
             return logging.CRITICAL, f"startup failed: {describe(error)}", shown
+        case (
+            DrainBegun() | DrainEnded() | StreamEnded() | RequestCut() | RequestStuck()
+        ):
+            return _drain_line(event)
         case _:
             return _resource_line(event)
 
@@ -125,8 +142,11 @@ def _resource_line(
             return logging.ERROR, f"{name}: crashed: {describe(error)}", error
         case CloseFailed(_, error):
             return logging.ERROR, f"{name}: closing failed: {describe(error)}", error
-        case ResourceGaveUp(_, attempts, error, permanent):
-            return logging.CRITICAL, _given_up(name, attempts, error, permanent), error
+        case ResourceGaveUp(error=NeedGaveUpError() as error):
+            return logging.ERROR, f"{name}: gave up: {describe(error)}", None
+        case ResourceGaveUp(_, attempts, error, permanent, required):
+            level = logging.CRITICAL if required else logging.ERROR
+            return level, _given_up(name, attempts, error, permanent), error
         case _:
             assert_never(event)
 
@@ -151,6 +171,30 @@ def _request_line(
         case _:
             assert_never(event)
     return logging.DEBUG, text, None
+
+
+def _drain_line(
+    event: DrainBegun | DrainEnded | StreamEnded | RequestCut | RequestStuck,
+) -> tuple[int, str, BaseException | None]:
+    match event:
+        case DrainBegun(reason, in_flight):
+            return logging.INFO, f"draining ({reason}), {in_flight} in flight", None
+        case DrainEnded(duration, left):
+            text = f"drained after {duration:.3f} s, {left} left behind"
+            return logging.INFO, text, None
+        case StreamEnded(path):
+            return logging.DEBUG, f"{path}: ended", None
+        case RequestCut(path, after):
+            text = f"{path}: cut, still running {after:.3f} s into the drain"
+            return logging.WARNING, text, None
+        case RequestStuck(path, age):
+            text = (
+                f"{path}: stuck, running for {age:.1f} s at least; it does not end when"
+                " it is cancelled"
+            )
+            return logging.ERROR, text, None
+        case _:
+            assert_never(event)
 
 
 def _why(error: BaseException | None) -> str:

@@ -317,7 +317,6 @@ async def test_apps_that_cannot_be_started_twice(recorder: Recorder, make: Any) 
 
 
 @pytest.mark.anyio
-@pytest.mark.xfail(reason="AppLifespanError takes the last line of the app's message")
 async def test_a_group_is_told_by_what_is_in_it(recorder: Recorder) -> None:
     """Litestar fails with a group; the last line of its traceback says nothing."""
     app = litestar(Story(OSError("refused")))

@@ -8,18 +8,27 @@ from typing import get_args
 
 import pytest
 
-from asgi_lifespan_guard import Phase, ResourcePhase
+from asgi_lifespan_guard import (
+    NeedGaveUpError,
+    Phase,
+    ResourcePhase,
+    StopRequestedError,
+)
 from asgi_lifespan_guard._events import (
     AttemptFailed,
     CloseFailed,
     ConversationBroken,
+    DrainBegun,
+    DrainEnded,
     Event,
     LifespanUnsupported,
     PhaseChanged,
     RequestAbandoned,
     RequestAdmitted,
+    RequestCut,
     RequestHeld,
     RequestRefused,
+    RequestStuck,
     ResourceClosed,
     ResourceCrashed,
     ResourceGaveUp,
@@ -27,6 +36,7 @@ from asgi_lifespan_guard._events import (
     ResourcePhaseChanged,
     ResourceSkipped,
     StartupFailed,
+    StreamEnded,
 )
 from asgi_lifespan_guard.observers.logging import log, log_critical
 
@@ -64,13 +74,13 @@ LINES: list[tuple[Event, int, str, bool]] = [
     (ResourceSkipped("db"), 20, "db: skipped, not enabled", False),
     (ResourceCrashed("db", ERROR), 40, f"db: crashed: {TOLD}", True),
     (
-        ResourceGaveUp("db", 3, ERROR, True),
+        ResourceGaveUp("db", 3, ERROR, True, True),
         50,
         f"db: gave up after 3 attempt(s), a permanent error: {TOLD}",
         True,
     ),
     (
-        ResourceGaveUp("db", 3, ERROR, False),
+        ResourceGaveUp("db", 3, ERROR, False, True),
         50,
         f"db: gave up after 3 attempt(s), its retry policy allows no more: {TOLD}",
         True,
@@ -94,6 +104,34 @@ LINES: list[tuple[Event, int, str, bool]] = [
         RequestRefused("/a", 3, "full"),
         10,
         "/a: refused, full (retry after 3 s)",
+        False,
+    ),
+    (
+        ResourceGaveUp("db", 3, ERROR, False, False),
+        40,
+        f"db: gave up after 3 attempt(s), its retry policy allows no more: {TOLD}",
+        True,
+    ),
+    (
+        ResourceGaveUp("api", 0, NeedGaveUpError("api", "db"), True, True),
+        40,
+        "api: gave up: NeedGaveUpError: resource 'api' needs 'db', which gave up",
+        False,
+    ),
+    (
+        StartupFailed(StopRequestedError("SIGTERM"), False),
+        20,
+        "startup ended by SIGTERM",
+        False,
+    ),
+    (DrainBegun("SIGTERM", 3), 20, "draining (SIGTERM), 3 in flight", False),
+    (DrainEnded(0.5, 1), 20, "drained after 0.500 s, 1 left behind", False),
+    (StreamEnded("/sse"), 10, "/sse: ended", False),
+    (RequestCut("/a", 3.0), 30, "/a: cut, still running 3.000 s into the drain", False),
+    (
+        RequestStuck("/a", 7.0),
+        40,
+        "/a: stuck, running for 7.0 s at least; it does not end when it is cancelled",
         False,
     ),
 ]

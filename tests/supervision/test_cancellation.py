@@ -158,6 +158,25 @@ async def test_a_native_cancellation_at_each_await_leaves_nothing_open(
     assert slow.opened == slow.closed
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("_time", range(10))  # trio shuffles its tasks
+async def test_a_cancelled_startup_has_not_failed(stage: Stage, _time: int) -> None:
+    """Who cancels a startup is not told that a resource could not be opened."""
+    slow = stage.make("slow", startup="blocking", on_open=anyio.sleep_forever)
+    late = stage.make("late", startup="blocking", needs=[slow])
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+
+            async def cancel() -> None:
+                await stage.until_phase("slow", ResourcePhase.OPENING)
+                scope.cancel()
+
+            group.start_soon(cancel)
+            async with stage.running(slow, late):
+                pytest.fail("the body must not begin")
+    assert scope.cancelled_caught
+
+
 CLOSES = [
     *("closing api", "close api"),
     *("closing cache", "close cache"),

@@ -111,7 +111,7 @@ async def test_a_spent_budget_is_given_up(stage: Stage) -> None:
     async with stage.running(db):
         await stage.until_phase("db", ResourcePhase.FAILED)
     assert stage.recorder.of(ResourceGaveUp) == [
-        ResourceGaveUp("db", 2, errors[1], permanent=False)
+        ResourceGaveUp("db", 2, errors[1], permanent=False, required=True)
     ]
     assert stage.phase("db") is ResourcePhase.FAILED
 
@@ -133,7 +133,7 @@ async def test_a_permanent_error_is_given_up_at_once(
     async with stage.running(db):
         await stage.until_phase("db", ResourcePhase.FAILED)
     assert stage.recorder.of(ResourceGaveUp) == [
-        ResourceGaveUp("db", 1, error, permanent=True)
+        ResourceGaveUp("db", 1, error, permanent=True, required=True)
     ]
 
 
@@ -243,7 +243,7 @@ async def test_enabled_that_raises_is_given_up(stage: Stage) -> None:
     async with stage.running(db, api):
         await stage.until_phase("api", ResourcePhase.FAILED)
     gave_up = stage.recorder.of(ResourceGaveUp)
-    assert gave_up[0] == ResourceGaveUp("db", 0, error, permanent=True)
+    assert gave_up[0] == ResourceGaveUp("db", 0, error, permanent=True, required=True)
     assert stage.marks == []
 
 

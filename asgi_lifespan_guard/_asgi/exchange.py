@@ -1,0 +1,279 @@
+"""Requests in flight: a registry, looked into only when a drain begins.
+
+``receive`` and ``send`` of HTTP are not interposed, because that would cost every
+request more than the rest of the guard. An exchange is ended by cancelling its task;
+asyncio's ``task.cancel()`` reaches handlers that never call ``receive()`` too, and its
+`CancelledError` comes back up to us, who take it back and finish the answer:
+
+- *ended* (it had no end of its own): a proper last chunk, so that the client sees a
+  complete answer;
+- *cut* (its grace was over): no last chunk, so that the client sees that it is not.
+
+On trio every request runs in an `interruptible` scope instead. granian's Rust tasks
+(Python 3.11 only, and not the default) cannot be cancelled; they are waited for, and
+reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any
+
+import anyio
+
+from .._concurrency.backend import on_trio
+from .._concurrency.bell import Bell
+from .._concurrency.interruption import Interruption, interruptible
+from .._events import Event, RequestCut, StreamEnded
+from .answers import answer_http, closing, problem, sent
+from .paths import app_path, lies_under
+from .socket import Socket
+from .types import ASGIApp, Message, Receive, Scope, Send
+
+
+_LAST_CHUNK: Message = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+class How(Enum):
+    """How an exchange is brought to its end."""
+
+    ENDED = "ended"
+    CUT = "cut"
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request or WebSocket in flight, as a drain sees it.
+
+    Attributes:
+        scope: Its scope.
+        send: The server's own.
+        cancel: Cancels it; may be called again.
+        socket: The WebSocket, if it is one.
+        told: How it was told to end, if it was.
+    """
+
+    scope: Scope
+    send: Send
+    cancel: Callable[[], object]
+    socket: Socket | None = None
+    told: How | None = None
+
+    def end(self) -> None:
+        """End it as what has no end of its own."""
+        self.told = How.ENDED
+        if self.socket is None:
+            self.cancel()
+        else:
+            self.socket.end()
+
+    async def finish(self) -> None:
+        """Finish the answer, now that its app has been cancelled."""
+        if self.socket is not None:
+            return
+        if self.told is How.ENDED and await sent(lambda: self.send(_LAST_CHUNK)):
+            return
+        # Where the answer has not begun it can still be a whole one; where it has, the
+        # server objects, and the client sees that it is incomplete.
+        sorry = problem(503, "Service Unavailable", "The service is stopping.")
+        send = closing(self.scope, self.send)
+        await sent(lambda: answer_http(self.scope, send, sorry))
+
+
+class Exchanges:
+    """What is in flight.
+
+    Attributes:
+        live: Task → (scope, send). The pass-through path puts requests in and takes
+            them out itself; when a drain begins they are moved out of it, so that
+            taking one out fails and the request comes to `settle`.
+    """
+
+    def __init__(
+        self, endless: Sequence[str], observe: Callable[[Event], None]
+    ) -> None:
+        self.live: dict[Any, tuple[Scope, Send]] = {}
+        self._watched: dict[Any, Exchange] = {}
+        self._endless = tuple(endless)
+        self._observe = observe
+        self._bell = Bell()
+
+    # What runs in an exchange's own task
+
+    async def run(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Call *app* as an exchange that a drain can end; for what is not simple.
+
+        WebSockets, trio, and requests in a task that has one in flight already (an app
+        that calls itself through a test client).
+        """
+        socket = None
+        if scope["type"] == "websocket":
+            socket = Socket(scope, receive, send)
+            receive, send = socket.receive, socket.send
+        run = self._run_on_trio if on_trio() else self._run_on_asyncio
+        await run(app, receive, Exchange(scope, send, _nothing, socket))
+
+    async def settle(self, key: Any) -> None:
+        """Take out an exchange whose app has returned.
+
+        It may have been cancelled at the very end, and the cancellation not yet
+        delivered: then it is taken in here.
+        """
+        exchange = self._forget(key)
+        if exchange is not None and exchange.told is not None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            _uncancel()
+
+    async def conclude(self, key: Any, error: BaseException) -> bool:
+        """Take out an exchange that raised; finish it if it was our doing.
+
+        Args:
+            key: Of the exchange.
+            error: What came up from the app.
+
+        Returns:
+            Whether it was, so that *error* has done its work.
+        """
+        self.live.pop(key, None)
+        exchange = self._watched.get(key)
+        ours = exchange is not None and exchange.told is not None
+        if exchange is not None and ours and isinstance(error, asyncio.CancelledError):
+            _uncancel()
+            await exchange.finish()
+            self._forget(key)
+            return True
+        self._forget(key)
+        return False
+
+    async def _run_on_asyncio(
+        self, app: ASGIApp, receive: Receive, exchange: Exchange
+    ) -> None:
+        """Do what the pass-through path does inline."""
+        task = asyncio.current_task()
+        exchange.cancel = task.cancel if task else _nothing
+        self._watched[exchange] = exchange
+        try:
+            await app(exchange.scope, receive, exchange.send)
+        except BaseException as error:
+            if not await self.conclude(exchange, error):
+                raise
+        else:
+            await self.settle(exchange)
+
+    async def _run_on_trio(
+        self, app: ASGIApp, receive: Receive, exchange: Exchange
+    ) -> None:
+        """Do the same where only cancel scopes can do what ``task.cancel()`` does."""
+        self._watched[exchange] = exchange
+        try:
+            async with interruptible(math.inf) as work:
+                exchange.cancel = partial(_interrupt, work)
+                await app(exchange.scope, receive, exchange.send)
+            if work.interrupted:
+                await exchange.finish()
+        finally:
+            self._forget(exchange)
+
+    def _forget(self, key: Any) -> Exchange | None:
+        self._bell.ring()
+        return self._watched.pop(key, None)
+
+    # What a drain does with them
+
+    def watch(self) -> int:
+        """Watch every exchange from now on; say how many there are."""
+        for task, (scope, send) in self.live.items():
+            self._watched[task] = Exchange(
+                scope, send, getattr(task, "cancel", _nothing)
+            )
+        self.live.clear()
+        return len(self._watched)
+
+    def is_endless(self, scope: Scope) -> bool:
+        """Whether the answer to *scope* has no end of its own."""
+        if scope["type"] == "websocket":
+            return True
+        path = app_path(scope)
+        if any(lies_under(path, prefix) for prefix in self._endless):
+            return True
+        return bool(scope["method"] == "GET" and _accepts_event_stream(scope))
+
+    async def end_endless(self) -> None:
+        """End everything that has no end of its own."""
+        endless = [x for x in self._watched.values() if self.is_endless(x.scope)]
+        for exchange in endless:
+            self._observe(StreamEnded(app_path(exchange.scope)))
+            exchange.end()
+        async with anyio.create_task_group() as group:
+            for exchange in endless:
+                if exchange.socket is not None:
+                    group.start_soon(exchange.socket.say_goodbye)
+
+    def cut(self, after: float) -> None:
+        """Cancel everything that is left, *after* seconds; again, if told before."""
+        for exchange in list(self._watched.values()):
+            if exchange.told is None or exchange.socket is not None:
+                self._observe(RequestCut(app_path(exchange.scope), after))
+            exchange.told = exchange.told or How.CUT
+            exchange.cancel()
+
+    def left(self, spared: Collection[Any] = ()) -> list[Scope]:
+        """Return the scopes of what is in flight, but for the *spared* keys."""
+        return [x.scope for key, x in self._watched.items() if key not in spared]
+
+    def look_again(self) -> None:
+        """Have `wait_over` look again."""
+        self._bell.ring()
+
+    async def wait_over(self, spared: Collection[Any]) -> None:
+        """Return when nothing is in flight but what is *spared*, by key."""
+        await self._bell.wait_until(lambda: not self.left(spared))
+
+    def key_of(self, scope: Mapping[str, Any] | None) -> Any:
+        """Return the key of the exchange that *scope* belongs to, copied or not.
+
+        Without a scope, of the current task's; ``None`` where there is none.
+        """
+        if scope is None:
+            task = None if on_trio() else asyncio.current_task()
+            return task if task in self.live or task in self._watched else None
+        scopes = {key: own for key, (own, _) in self.live.items()}
+        scopes |= {key: exchange.scope for key, exchange in self._watched.items()}
+        return next((k for k, own in scopes.items() if _is_same(own, scope)), None)
+
+
+def _is_same(own: Scope, other: Mapping[str, Any]) -> bool:
+    state = own.get("state")
+    return own is other or (state is not None and state is other.get("state"))
+
+
+def _interrupt(work: Interruption) -> None:
+    if work.interrupted:
+        work.bound(0.0)
+    work.interrupt()
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
+def _nothing() -> None:
+    """Do nothing: what cannot be cancelled is waited for."""
+
+
+def _accepts_event_stream(scope: Scope) -> bool:
+    return any(
+        name == b"accept" and b"text/event-stream" in value.lower()
+        for name, value in scope.get("headers", ())
+    )

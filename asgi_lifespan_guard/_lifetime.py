@@ -1,0 +1,214 @@
+"""The guard's life: its phase, and what happens from one startup to the next shutdown.
+
+A second floor of the door, beside `_cycle` (the resources of one start/stop cycle) and
+`_drain` (the way out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from typing import Protocol
+
+import anyio
+
+from ._asgi.exchange import Exchanges
+from ._asgi.lifespan import converse
+from ._asgi.probes import ProbeDesk
+from ._asgi.state import StateBoard
+from ._asgi.types import ASGIApp, Message, Receive, Scope, Send
+from ._concurrency.groups import transparent_task_group
+from ._cycle import Cycle
+from ._drain import Drainer
+from ._events import Event, PhaseChanged
+from ._health import Report, ResourceReport
+from ._phases import TRANSITIONS, Lifecycle, Phase, Trigger
+from ._plan import DEFAULT_DRAIN, Plan
+from ._redaction import describe
+from ._stop_signals import StopSignals
+from ._supervision.supervisor import Supervisor
+
+
+class Household(Protocol):
+    """The guard, seen from its lifetime."""
+
+    @property
+    def desk(self) -> ProbeDesk: ...
+    async def keep_gate(self) -> None: ...
+    def observe(self, event: Event, /) -> None: ...
+    def phase_changed(self) -> None: ...
+
+
+class Lifetime:
+    """One guard's phase and, while it runs, its resources and its drain.
+
+    Args:
+        app: The wrapped app.
+        plan: The guard's settings.
+        board: Where values are shown to requests.
+        guard: Told of events and changes.
+
+    Attributes:
+        exchanges: Requests in flight.
+        drainer: The way out.
+    """
+
+    def __init__(
+        self, app: ASGIApp, plan: Plan, board: StateBoard, guard: Household
+    ) -> None:
+        self._app = app
+        self._plan = plan
+        self._board = board
+        self._guard = guard
+        drain = plan.drain or DEFAULT_DRAIN
+        self.exchanges = Exchanges(drain.endless, guard.observe)
+        self.drainer = Drainer(drain, self.exchanges, guard.observe, self._limit)
+        self._machine = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._changed)
+        self._cycle: Cycle | None = None
+        self._last_error: str | None = None
+        self._last_resources: tuple[ResourceReport, ...] | None = None
+        self._waiting: anyio.CancelScope | None = None
+        self._left = False
+
+    @property
+    def phase(self) -> Phase:
+        """Where the guard stands."""
+        return self._machine.phase
+
+    @property
+    def supervisor(self) -> Supervisor | None:
+        """Who holds the resources, between startup and shutdown."""
+        return None if self._cycle is None else self._cycle.supervisor
+
+    def report(self) -> Report:
+        """Return a photograph of the guard and of every resource."""
+        resources = self._resource_reports()
+        return Report(
+            phase=self.phase, resources=resources, last_error=self._last_error
+        )
+
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold the lifespan conversation.
+
+        Raises:
+            Exception: What made the startup or the shutdown fail, after the server
+                was told.
+        """
+        self._left = False
+        signals = self._signals()
+
+        async def receive_until_left() -> Message:
+            with anyio.CancelScope() as self._waiting:
+                if not self._left:
+                    return await receive()
+            return {"type": "lifespan.shutdown"}
+
+        try:
+            service = self._service(scope, signals)
+            await converse(receive_until_left, send, service, self._guard.observe)
+        finally:
+            if signals is not None:
+                signals.let_through()
+
+    # What a signal asks
+
+    def is_starting(self) -> bool:
+        """Whether blocking resources are being opened."""
+        return self.phase is Phase.STARTING
+
+    def is_serving(self) -> bool:
+        """Whether it serves, and no drain has begun."""
+        return self.phase is Phase.SERVING
+
+    def abort_startup(self, reason: str) -> None:
+        """End a startup that is not done."""
+        if self.supervisor is not None:
+            self.supervisor.abort(reason)
+
+    def drain(
+        self,
+        reason: str,
+        delay: float = 0.0,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        """Begin the drain, if it serves."""
+        if self.is_serving():
+            self._machine.handle(Trigger.DRAIN)
+            self.drainer.begin(reason, delay, release)
+
+    def leave(self) -> None:
+        """Stop without being told by the server."""
+        self._left = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    # One start/stop cycle
+
+    @asynccontextmanager
+    async def _service(
+        self, scope: Scope, signals: StopSignals | None
+    ) -> AsyncGenerator[Callable[[], None], None]:
+        self._machine.handle(Trigger.START)
+        self._last_error = None
+        self.drainer.renew()
+        guard = self._guard
+        self._cycle = Cycle(
+            self._app, scope, self._plan.recipes, self._board, guard.observe
+        )
+        try:
+            async with transparent_task_group() as group:
+                group.start_soon(guard.keep_gate)
+                group.start_soon(self.drainer.run)
+                with guard.desk.filter.installed(), signals or nullcontext():
+                    async with self._serving(self._cycle) as begin:
+                        yield begin
+                group.cancel_scope.cancel()
+        except BaseException as error:
+            self._last_error = describe(error)
+            raise
+        finally:
+            self._end()
+
+    @asynccontextmanager
+    async def _serving(self, cycle: Cycle) -> AsyncGenerator[Callable[[], None], None]:
+        async with cycle.running(self._plan.shutdown_timeout) as begin:
+            self._machine.handle(Trigger.STARTED)
+            try:
+                yield begin
+            finally:
+                await self._drained()
+                self._machine.handle(Trigger.STOP)
+
+    async def _drained(self) -> None:
+        """Let out what is still in flight, if no signal has had it done yet."""
+        if self._plan.drain is None:
+            self.drainer.begun.set()
+            return
+        self.drain("shutdown")
+        with anyio.CancelScope(shield=True):
+            await self.drainer.finish()
+
+    def _limit(self, delay: float) -> None:
+        """Bound everything from now on by one deadline."""
+        if self.supervisor is not None and self._plan.drain is not None:
+            seconds = delay + self._plan.drain.grace + self._plan.shutdown_timeout
+            self.supervisor.close_by(anyio.current_time() + seconds)
+
+    def _end(self) -> None:
+        starting = self.phase is Phase.STARTING
+        self._last_resources = self._resource_reports()
+        self._cycle = None
+        self._machine.handle(Trigger.FAIL if starting else Trigger.CLOSED)
+
+    def _signals(self) -> StopSignals | None:
+        drain = self._plan.drain
+        return None if drain is None else StopSignals(drain, self, self.drainer)
+
+    def _changed(self, old: Phase, new: Phase) -> None:
+        self._guard.phase_changed()
+        self._guard.observe(PhaseChanged(old, new))
+
+    def _resource_reports(self) -> tuple[ResourceReport, ...]:
+        if self._cycle is not None:
+            return self._cycle.supervisor.report()
+        return self._last_resources or self._plan.unopened()
