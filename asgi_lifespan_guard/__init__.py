@@ -3,7 +3,8 @@
 `LifespanGuard` wraps the app, `resource` makes a recipe of what the app needs. The
 house:
 
-- `_guard`, `_plan`, `_lifetime`, `_cycle`, `_drain`, `_stop_signals`: the door and its
+- `_guard`, `_controls`, `_plan`, `_lifetime`, `_cycle`, `_hosting`, `_drain`,
+  `_stop_signals`, `_lazy`, `_lifespan_of`: the door and its
   floors, where the wings meet.
 - `_phases`, `_events`, `_health`, `_errors`, `_settings`, `_state`, `_redaction`: the
   hall, plain vocabulary that both wings use; nothing in it awaits.
@@ -19,6 +20,9 @@ from __future__ import annotations
 from ._errors import (
     AppCannotRestartError,
     AppLifespanError,
+    AppNotLoadedError,
+    CheckFailedError,
+    CheckTimeoutError,
     CloseFailedError,
     CloseTimeoutError,
     ConfigurationError,
@@ -28,6 +32,7 @@ from ._errors import (
     IllegalTransitionError,
     LifespanGuardError,
     NeedGaveUpError,
+    NotReadyError,
     OpenTimeoutError,
     ResourceUnavailableError,
     StartupFailedError,
@@ -40,6 +45,7 @@ from ._health import Report, ResourceReport
 from ._lifespan_of import lifespan_of
 from ._phases import Phase, ResourcePhase
 from ._settings import Drain, Gate, Probes
+from ._supervision.checks import Check
 from ._supervision.resource import Resource, resource
 from ._supervision.retry import Retry
 
@@ -47,6 +53,10 @@ from ._supervision.retry import Retry
 __all__ = [
     "AppCannotRestartError",
     "AppLifespanError",
+    "AppNotLoadedError",
+    "Check",
+    "CheckFailedError",
+    "CheckTimeoutError",
     "CloseFailedError",
     "CloseTimeoutError",
     "ConfigurationError",
@@ -59,6 +69,7 @@ __all__ = [
     "LifespanGuard",
     "LifespanGuardError",
     "NeedGaveUpError",
+    "NotReadyError",
     "Observer",
     "OpenTimeoutError",
     "Phase",

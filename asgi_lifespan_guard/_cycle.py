@@ -5,19 +5,18 @@ A second floor of the door: like `_guard`, it may speak to both wings.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from ._asgi.hosted import hosted_lifespan, restart_obstacle
+from ._asgi.loading import LoadedApp
 from ._asgi.state import StateBoard
-from ._asgi.types import ASGIApp, Scope
-from ._errors import AppCannotRestartError, CloseFailedError, StateKeyClashError
-from ._events import CloseFailed, Event, LifespanUnsupported, Observer
-from ._plan import starts_as_without_us
-from ._redaction import describe
-from ._state import APP, KEY
+from ._asgi.types import Scope
+from ._errors import CloseFailedError
+from ._events import CloseFailed, Event, Observer
+from ._hosting import Hosting
+from ._plan import Plan
+from ._state import APP
 from ._supervision.forms import Form
 from ._supervision.resource import Resource
 from ._supervision.supervisor import Supervisor
@@ -29,16 +28,16 @@ class Cycle:
     Args:
         app: The wrapped app.
         scope: The lifespan scope that the server gave.
-        recipes: The resources, the app's own lifespan among them where it is run.
+        plan: What to open.
         board: Where values are shown to requests.
         observe: Told of every event.
     """
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: LoadedApp,
         scope: Scope,
-        recipes: Sequence[Resource[Any]],
+        plan: Plan,
         board: StateBoard,
         observe: Observer,
     ) -> None:
@@ -46,12 +45,11 @@ class Cycle:
         self._scope = scope
         self._board = board
         self._observe = observe
-        self._transparent = all(map(starts_as_without_us, recipes))
+        self._plan = plan
         self._close_failures: dict[str, BaseException] = {}
-        self._first_failure: BaseException | None = None
-        self._merged: tuple[str, ...] = ()
-        bound = [self._bound(recipe) for recipe in recipes]
-        hosted = APP if any(recipe.name == APP for recipe in recipes) else None
+        self._merged: dict[str, tuple[str, ...]] = {}
+        bound = [self._bound(recipe) for recipe in plan.recipes]
+        hosted = APP if APP in plan.names else None
         self.supervisor = Supervisor(bound, self, hosted)
 
     @asynccontextmanager
@@ -70,7 +68,7 @@ class Cycle:
             CloseFailedError: When something else was not closed cleanly.
         """
         shared = self._scope.get("state")
-        self._board.attach(None if self._transparent else shared)
+        self._board.attach(None if self._plan.transparent else shared)
         try:
             async with self.supervisor.running(timeout) as begin:
                 yield begin
@@ -90,88 +88,31 @@ class Cycle:
         """Show requests the value of a resource that came up."""
         if recipe.form is not Form.APP_LIFESPAN:
             self._board.publish({recipe.name: value})
-        elif not self._transparent:
+        elif not self._plan.transparent:
             self._board.publish(value)
-            self._merged = tuple(value)
+            self._merged[recipe.name] = tuple(value)
 
     def withdraw(self, recipe: Resource[Any], /) -> None:
         """Hide the value of a resource that is going down."""
         if recipe.form is not Form.APP_LIFESPAN:
             self._board.withdraw((recipe.name,))
-        elif recipe.startup == "background":
-            self._board.withdraw(self._merged)
-
-    # The app's own lifespan
+        elif recipe.name != APP or recipe.startup == "background":
+            self._board.withdraw(self._merged.pop(recipe.name, ()))
 
     def _bound(self, recipe: Resource[Any]) -> Resource[Any]:
         if recipe.form is not Form.APP_LIFESPAN:
             return recipe
-
-        def host(*values: Any) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-            names = [need.name for need in recipe.needs]
-            return self._hosted(recipe, dict(zip(names, values, strict=True)))
-
-        return replace(recipe, factory=host)
-
-    @asynccontextmanager
-    async def _hosted(
-        self, recipe: Resource[Any], needed: Mapping[str, Any]
-    ) -> AsyncGenerator[Mapping[str, Any], None]:
-        state = self._state_for(recipe, needed)
-        before = dict(state or {})
-        scope = self._scope_with(state)
-        lifespan = hosted_lifespan(
-            self._app, scope, recipe.close_timeout, self._tell_unsupported
+        own = recipe.name == APP
+        blocking = recipe.startup == "blocking" and self._scope.get("state") is not None
+        hosting = Hosting(
+            recipe,
+            self._app if own else LoadedApp(recipe.factory),
+            self._scope,
+            keeps_state=own and (self._plan.transparent or blocking),
+            names=lambda: self.supervisor.names,
+            observe=self._observe,
         )
-        try:
-            async with lifespan:
-                yielded = self._yielded(before, state or {})
-                clash = self.supervisor.names.intersection(yielded) - {APP}
-                if not clash:
-                    yield yielded
-        except Exception as error:
-            self._check_restartable(error)
-            raise
-        if clash:  # The app did start, and is shut down before this is raised.
-            raise StateKeyClashError(tuple(clash))
-
-    def _state_for(
-        self, recipe: Resource[Any], needed: Mapping[str, Any]
-    ) -> MutableMapping[str, Any] | None:
-        """Return the state dict that the app's lifespan is given.
-
-        A blocking one gets the server's own, as it would without us, so that what it
-        adds later on is seen too; one that may be run again gets a fresh one.
-        """
-        own: MutableMapping[str, Any] | None = self._scope.get("state")
-        if self._transparent or (recipe.startup == "blocking" and own is not None):
-            return own
-        return dict(needed)
-
-    def _scope_with(self, state: MutableMapping[str, Any] | None) -> Scope:
-        scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope}
-        scope.pop("state", None)
-        return scope if state is None else {**scope, "state": state}
-
-    @staticmethod
-    def _yielded(before: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            key: value
-            for key, value in state.items()
-            if key != KEY and (key not in before or before[key] is not value)
-        }
-
-    def _tell_unsupported(self, error: BaseException | None) -> None:
-        self._observe(LifespanUnsupported(APP, error))
-
-    def _check_restartable(self, error: Exception) -> None:
-        first = self._first_failure
-        if first is None:
-            self._first_failure = error
-            return
-        sign = restart_obstacle(error)
-        if sign is not None:
-            raise AppCannotRestartError(APP, sign, describe(first)) from error
+        return hosting.bound()
 
     def _raise_close_failures(self) -> None:
         if self._close_failures:

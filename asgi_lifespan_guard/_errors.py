@@ -51,6 +51,26 @@ class OpenTimeoutError(LifespanGuardError, TimeoutError):
         self.timeout = timeout
 
 
+class CheckFailedError(LifespanGuardError):
+    """Raised when a resource's check returned ``False``."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"resource {resource!r}: its check returned False")
+        self.resource = resource
+
+
+class CheckTimeoutError(LifespanGuardError, TimeoutError):
+    """Raised when a resource's check was not answered within its ``timeout``."""
+
+    def __init__(self, resource: str, timeout: float) -> None:
+        super().__init__(
+            f"resource {resource!r}: its check was not answered after {timeout:g} s"
+            " (Check(timeout=...))"
+        )
+        self.resource = resource
+        self.timeout = timeout
+
+
 class CloseTimeoutError(LifespanGuardError, TimeoutError):
     """Raised when a resource was not closed within its deadline."""
 
@@ -141,6 +161,28 @@ class AppCannotRestartError(LifespanGuardError):
             " each attempt: LifespanGuard(make_app, app_factory=True)"
         )
         self.resource = resource
+
+
+class AppNotLoadedError(LifespanGuardError):
+    """Raised when a request reaches an app that has not been imported or made yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the wrapped app has not been loaded yet; that is done by the lifespan,"
+            " which the server has to run (or: lazy_start=True)"
+        )
+
+
+class NotReadyError(LifespanGuardError, TimeoutError):
+    """Raised by `LifespanGuard.wait_ready` when its time was over."""
+
+    def __init__(self, timeout: float, phase: str, missing: Sequence[str]) -> None:
+        named = ", ".join(missing) or "nothing"
+        super().__init__(
+            f"not ready after {timeout:g} s: the guard is {phase}, missing: {named}"
+        )
+        self.timeout = timeout
+        self.missing = tuple(missing)
 
 
 class StateKeyClashError(LifespanGuardError):

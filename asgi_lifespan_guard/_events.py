@@ -81,6 +81,38 @@ class ResourceCrashed:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckFailed:
+    """A check of a resource failed, for the *in_a_row*-th time in a row."""
+
+    resource: str
+    error: BaseException
+    in_a_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceDown:
+    """A resource's checks failed often enough: it is not ready any more."""
+
+    resource: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRecovered:
+    """A resource's checks pass again: it is ready."""
+
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceReopening:
+    """A resource that was up and came down is opened again in *wait* seconds."""
+
+    resource: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceGaveUp:
     """A resource will not be tried again.
 
@@ -182,6 +214,18 @@ class RequestRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """Readiness is withheld by hand."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Readiness is not withheld any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class DrainBegun:
     """The guard is unready for good and lets requests out.
 
@@ -242,6 +286,10 @@ Event: TypeAlias = (
     | ResourceOpened
     | ResourceSkipped
     | ResourceCrashed
+    | CheckFailed
+    | ResourceDown
+    | ResourceRecovered
+    | ResourceReopening
     | ResourceGaveUp
     | ResourceClosed
     | CloseFailed
@@ -252,6 +300,8 @@ Event: TypeAlias = (
     | RequestAdmitted
     | RequestAbandoned
     | RequestRefused
+    | Paused
+    | Resumed
     | DrainBegun
     | StreamEnded
     | RequestCut

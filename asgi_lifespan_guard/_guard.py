@@ -1,7 +1,8 @@
 """The door: `LifespanGuard` dispatches on the type of the scope.
 
-Here, and on the door's other floors (`_plan`, `_lifetime`, `_cycle`, `_drain`,
-`_stop_signals`), the wings meet: each is handed plain things of the others.
+Here, and on the door's other floors (`_controls`, `_plan`, `_lifetime`, `_cycle`,
+`_hosting`, `_drain`, `_stop_signals`, `_lazy`), the wings meet: each is handed plain
+things of the others.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ from weakref import WeakSet
 
 from ._asgi.answers import closing
 from ._asgi.gate import GateKeeper, Verdict
+from ._asgi.loading import LoadedApp
 from ._asgi.paths import app_path
 from ._asgi.probes import ProbeDesk
 from ._asgi.state import Stamp, StateBoard
-from ._asgi.types import Receive, Scope, Send
+from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._concurrency.backend import on_trio
 from ._concurrency.notice import Notice
+from ._controls import Controls
 from ._errors import ConfigurationError, GuardNotFoundError
 from ._events import Event, Observer, ResourcePhaseChanged
-from ._health import Report
+from ._lazy import LazyStart
 from ._lifetime import Lifetime
 from ._phases import Phase
-from ._plan import DEFAULT_DRAIN, DEFAULT_PROBES, AppLifespan, Plan, as_asgi3
+from ._plan import DEFAULT_DRAIN, DEFAULT_PROBES, AppLifespan, Plan
 from ._settings import Drain, Gate, Probes
-from ._state import KEY, HasScope, Source, scope_of, state_of
+from ._state import KEY, Source, state_of
 from ._supervision.resource import Resource
 from .observers.logging import log, log_critical, logger
 
@@ -39,21 +42,27 @@ _NO_STATE: Mapping[str, Any] = {KEY: None}
 _serving: WeakSet[LifespanGuard]
 
 
-class LifespanGuard:
+class LifespanGuard(Controls):
     """An ASGI app around an ASGI app: opens its resources behind an open port.
 
     Args:
-        app: What is wrapped: an ASGI 3 app, or an ASGI 2 class.
+        app: What is wrapped: an ASGI 3 app, an ASGI 2 class, or ``"module:attribute"``,
+            which is imported in a worker thread once the port is open.
         resources: What it needs, made by `resource`.
+        app_factory: Whether *app* (or what the string names) is called to make the app:
+            a fresh one for each attempt to start it, for apps that cannot restart.
         app_lifespan: What becomes of the wrapped app's own lifespan. ``"blocking"``:
             forwarded before ``lifespan.startup.complete``, as without a guard;
             ``"background"``: run like a required resource, with retry; ``"off"``: not
-            run; or a recipe, `lifespan_of(needs=[...])`.
+            run; or a recipe, `lifespan_of(needs=[...])`. An imported app's is always
+            in the background.
         gate: How requests are treated while what they need is away.
         probes: Where the guard answers for itself; ``None``: it takes no paths.
         drain: How requests are let out when the process is told to stop; ``None``:
             not at all, and no signal is touched.
         shutdown_timeout: Seconds for closing everything.
+        lazy_start: Start on the first request, where no lifespan ever comes (daphne,
+            ``httpx.ASGITransport``, Mangum), instead of refusing it.
         observers: Called with every event, beside the log.
 
     Attributes:
@@ -72,17 +81,31 @@ class LifespanGuard:
         app: Any,
         resources: Sequence[Resource[Any]] = (),
         *,
+        app_factory: bool = False,
         app_lifespan: AppLifespan | Resource[Any] = "blocking",
         gate: Gate | None = None,
         probes: Probes | None = DEFAULT_PROBES,
         drain: Drain | None = DEFAULT_DRAIN,
         shutdown_timeout: float = 15.0,
+        lazy_start: bool = False,
         observers: Sequence[Observer] = (),
     ) -> None:
         try:
-            self._app = as_asgi3(app)
+            loaded = LoadedApp(
+                app,
+                factory=app_factory,
+                has_lifespan=app_lifespan != "off",
+                used=self._use,
+            )
             self._plan = Plan(
-                resources, app_lifespan, gate, probes, drain, shutdown_timeout
+                resources,
+                app_lifespan,
+                gate,
+                probes,
+                drain,
+                shutdown_timeout,
+                loaded,
+                lazy_start=lazy_start,
             )
         except ConfigurationError as error:
             log_critical(str(error))
@@ -93,7 +116,9 @@ class LifespanGuard:
         self.desk = ProbeDesk(self._plan.probes, self._plan.names, self.report)
         self._probe_paths = frozenset[str]() if probes is None else self.desk.paths
         self._board = StateBoard(self)
-        self._life = Lifetime(self._app, self._plan, self._board, self)
+        self._app = loaded.current
+        self._life = Lifetime(loaded, self._plan, self._board, self)
+        self._lazy = LazyStart(self._life.run, self._life.is_idle)
         self._exchanges = self._life.exchanges
         self._live = None if drain is None else self._exchanges.live
         self.draining = self._life.drainer.begun
@@ -139,51 +164,7 @@ class LifespanGuard:
                 await self._exchanges.settle(task)
         return None
 
-    # What users ask
-
-    @property
-    def phase(self) -> Phase:
-        """Where the guard stands in its life."""
-        return self._life.phase
-
-    @property
-    def ready(self) -> bool:
-        """Whether traffic should come: serving, and every required resource up."""
-        return self.report().ready
-
-    @property
-    def state(self) -> Mapping[str, Any]:
-        """The values of all resources that are up now, by name."""
-        return self._board.values
-
-    def report(self) -> Report:
-        """Return a photograph of the guard and of every resource."""
-        return self._life.report()
-
-    def begin_drain(self, reason: str = "begin_drain()") -> None:
-        """Begin the drain, as a signal would; on the event loop's own thread.
-
-        For servers to which no signal comes (hypercorn's default worker, a server in
-        a thread): call it from a route for a preStop hook. Returns at once, and does
-        nothing where a drain is on, or the guard does not serve.
-
-        Args:
-            reason: Told to observers.
-        """
-        delay = 0.0 if self._plan.drain is None else self._plan.drain.delay
-        self._life.drain(reason, delay)
-
-    async def wait_drain(self, source: HasScope | Scope | None = None) -> None:
-        """Wait until a drain has begun and nothing is in flight any more.
-
-        It is a fit ``shutdown_trigger`` for hypercorn.
-
-        Args:
-            source: The request that waits, and which therefore is not waited for.
-                Not needed where it waits in the very task that the server started.
-        """
-        key = self._exchanges.key_of(scope_of(source))
-        await self._life.drainer.wait_over(key)
+    # Itself, seen from outside
 
     async def probes_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the probes as an ASGI app of its own: a private port, or a mount."""
@@ -240,6 +221,8 @@ class LifespanGuard:
 
     async def _look_closer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = app_path(scope)
+        if self._plan.lazy_start:
+            await self._start_lazily(path)
         draining = self.phase is Phase.DRAINING
         own_send = closing(scope, send) if draining else send
         if scope["type"] == "http" and path in self._probe_paths:
@@ -262,6 +245,15 @@ class LifespanGuard:
             await self._app(scope, receive, send)
         else:
             await self._exchanges.run(self._app, scope, receive, send)
+
+    async def _start_lazily(self, path: str) -> None:
+        if path in self._probe_paths:
+            self._lazy.kick()
+        else:
+            await self._lazy.wait()
+
+    def _use(self, app: ASGIApp) -> None:
+        self._app = app
 
     def _is_current(self, state: Mapping[str, Any]) -> bool:
         return state.get(KEY) is self._board.stamp
@@ -294,6 +286,7 @@ class LifespanGuard:
         else:
             self._expected = None if self._plan.transparent else self._board.stamp
         self._keeper.look_again()
+        self._life.tell()
 
     def _is_fast(self) -> bool:
         supervisor = self._life.supervisor

@@ -14,16 +14,20 @@ import anyio
 
 from ._asgi.exchange import Exchanges
 from ._asgi.lifespan import converse
+from ._asgi.loading import LoadedApp
 from ._asgi.probes import ProbeDesk
 from ._asgi.state import StateBoard
-from ._asgi.types import ASGIApp, Message, Receive, Scope, Send
+from ._asgi.types import Message, Receive, Scope, Send
 from ._concurrency.groups import transparent_task_group
+from ._concurrency.notice import Notice
 from ._cycle import Cycle
 from ._drain import Drainer
-from ._events import Event, PhaseChanged
+from ._errors import NotReadyError
+from ._events import Event, Paused, PhaseChanged, ResourceGaveUp, Resumed
 from ._health import Report, ResourceReport
 from ._phases import TRANSITIONS, Lifecycle, Phase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan
+from ._process.exit import end_process
 from ._redaction import describe
 from ._stop_signals import StopSignals
 from ._supervision.supervisor import Supervisor
@@ -43,7 +47,7 @@ class Lifetime:
     """One guard's phase and, while it runs, its resources and its drain.
 
     Args:
-        app: The wrapped app.
+        app: The wrapped app, to be loaded where it has to be.
         plan: The guard's settings.
         board: Where values are shown to requests.
         guard: Told of events and changes.
@@ -54,7 +58,7 @@ class Lifetime:
     """
 
     def __init__(
-        self, app: ASGIApp, plan: Plan, board: StateBoard, guard: Household
+        self, app: LoadedApp, plan: Plan, board: StateBoard, guard: Household
     ) -> None:
         self._app = app
         self._plan = plan
@@ -69,6 +73,9 @@ class Lifetime:
         self._last_resources: tuple[ResourceReport, ...] | None = None
         self._waiting: anyio.CancelScope | None = None
         self._left = False
+        self._fatal = False
+        self._paused: str | None = None
+        self._news = Notice()
 
     @property
     def phase(self) -> Phase:
@@ -84,8 +91,50 @@ class Lifetime:
         """Return a photograph of the guard and of every resource."""
         resources = self._resource_reports()
         return Report(
-            phase=self.phase, resources=resources, last_error=self._last_error
+            phase=self.phase,
+            paused=self._paused,
+            resources=resources,
+            last_error=self._last_error,
         )
+
+    # What users ask
+
+    def pause(self, reason: str) -> None:
+        """Withhold readiness."""
+        self._paused = reason
+        self._guard.phase_changed()
+        self._guard.observe(Paused(reason))
+
+    def resume(self) -> None:
+        """Withhold readiness no more."""
+        if self._paused is not None:
+            self._paused = None
+            self._guard.phase_changed()
+            self._guard.observe(Resumed())
+
+    def retry_now(self) -> None:
+        """Cut short every wait for a next attempt."""
+        if self.supervisor is not None:
+            self.supervisor.retry_now()
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until it is ready, for *timeout* seconds at most.
+
+        Raises:
+            NotReadyError: When it is not by then.
+        """
+        with anyio.move_on_after(timeout):
+            while not self.report().ready:
+                await self._news.wait()
+            return
+        report = self.report()
+        missing = [r.name for r in report.resources if r.required and not r.satisfied]
+        raise NotReadyError(timeout, self.phase.value, missing)
+
+    def tell(self) -> None:
+        """Have those who wait for readiness look again."""
+        self._news.set()
+        self._news.clear()
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold the lifespan conversation.
@@ -109,8 +158,14 @@ class Lifetime:
         finally:
             if signals is not None:
                 signals.let_through()
+            if self._fatal:
+                end_process(1)
 
     # What a signal asks
+
+    def is_idle(self) -> bool:
+        """Whether it does not run."""
+        return self.phase in (Phase.IDLE, Phase.STOPPED, Phase.FAILED)
 
     def is_starting(self) -> bool:
         """Whether blocking resources are being opened."""
@@ -136,6 +191,12 @@ class Lifetime:
             self._machine.handle(Trigger.DRAIN)
             self.drainer.begin(reason, delay, release)
 
+    def end_process(self, reason: str) -> None:
+        """Drain, close everything, and end the process with status 1."""
+        self._fatal = True
+        self.drain(reason)
+        self.drainer.then(self.leave)
+
     def leave(self) -> None:
         """Stop without being told by the server."""
         self._left = True
@@ -152,9 +213,7 @@ class Lifetime:
         self._last_error = None
         self.drainer.renew()
         guard = self._guard
-        self._cycle = Cycle(
-            self._app, scope, self._plan.recipes, self._board, guard.observe
-        )
+        self._cycle = Cycle(self._app, scope, self._plan, self._board, self._observe)
         try:
             async with transparent_task_group() as group:
                 group.start_soon(guard.keep_gate)
@@ -173,6 +232,8 @@ class Lifetime:
     async def _serving(self, cycle: Cycle) -> AsyncGenerator[Callable[[], None], None]:
         async with cycle.running(self._plan.shutdown_timeout) as begin:
             self._machine.handle(Trigger.STARTED)
+            if self._fatal:
+                self.drain("a resource gave up")
             try:
                 yield begin
             finally:
@@ -187,6 +248,11 @@ class Lifetime:
         self.drain("shutdown")
         with anyio.CancelScope(shield=True):
             await self.drainer.finish()
+
+    def _observe(self, event: Event) -> None:
+        self._guard.observe(event)
+        if isinstance(event, ResourceGaveUp) and self._plan.exits(event.resource):
+            self.end_process(f"{event.resource} gave up")
 
     def _limit(self, delay: float) -> None:
         """Bound everything from now on by one deadline."""

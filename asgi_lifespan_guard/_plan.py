@@ -5,12 +5,11 @@ A second floor of the door: like `_guard`, it may speak to both wings.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
+from ._asgi.loading import LoadedApp
 from ._asgi.paths import longest_prefix
-from ._asgi.types import ASGIApp
 from ._errors import ConfigurationError
 from ._health import ResourceReport
 from ._lifespan_of import lifespan_of
@@ -36,6 +35,8 @@ class Plan:
         probes: ``None``: none.
         drain: ``None``: none.
         shutdown_timeout: Seconds for closing everything.
+        app: What is wrapped, where that matters: it may have to be loaded first.
+        lazy_start: Whether the first request starts it.
 
     Attributes:
         resources: What was registered.
@@ -56,6 +57,9 @@ class Plan:
         probes: Probes | None,
         drain: Drain | None,
         shutdown_timeout: float,
+        app: LoadedApp | None = None,
+        *,
+        lazy_start: bool = False,
     ) -> None:
         _check_kind("gate", gate, Gate)
         _check_kind("probes", probes, Probes)
@@ -66,21 +70,29 @@ class Plan:
         self.drain = drain
         self.shutdown_timeout = shutdown_timeout
         self.resources = check_resources(resources)
+        self.lazy_start = lazy_start
+        self._app = app
         self.recipes = self._with_app_lifespan(app_lifespan)
         self.names = tuple(recipe.name for recipe in self.recipes)
-        self._by_default = frozenset(r.name for r in self.recipes if _gates(r))
+        late = frozenset({APP} if app is not None and app.is_late else ())
+        self._by_default = late.union(r.name for r in self.recipes if _gates(r))
         self._by_prefix = {
-            prefix: frozenset(named.name for named in needs)
+            prefix: late.union(named.name for named in needs)
             for prefix, needs in self.gate.needs.items()
         }
         self._check_needed()
         self.needed_anywhere = self._by_default.union(*self._by_prefix.values())
-        self.transparent = all(starts_as_without_us(r) for r in self.recipes)
+        as_without_us = all(starts_as_without_us(r) for r in self.recipes)
+        self.transparent = as_without_us and not lazy_start
 
     def needed_by(self, path: str) -> tuple[str | None, frozenset[str]]:
         """Return the listed prefix that *path* lies under, and what it needs."""
         prefix = longest_prefix(self._by_prefix, path) if self._by_prefix else None
         return prefix, self._by_default if prefix is None else self._by_prefix[prefix]
+
+    def exits(self, name: str) -> bool:
+        """Whether the process is to end when the resource called *name* gives up."""
+        return any(r.name == name and r.on_give_up == "exit" for r in self.recipes)
 
     def unopened(self) -> tuple[ResourceReport, ...]:
         """Return the reports of resources of which none was ever asked for."""
@@ -90,7 +102,11 @@ class Plan:
         self, app_lifespan: AppLifespan | Resource[Any]
     ) -> tuple[Resource[Any], ...]:
         if app_lifespan == "off":
-            return self.resources
+            if self._app is None or not self._app.is_late:
+                return self.resources
+            app_lifespan = "background"  # Its loading; its lifespan is not run.
+        if app_lifespan == "blocking" and self._app is not None and self._app.blocks:
+            app_lifespan = "background"
         hosted = self._recipe_for(app_lifespan)
         return check_resources((*self.resources, hosted))
 
@@ -118,24 +134,6 @@ class Plan:
                     f"Gate(needs={{{prefix!r}: ...}}) names {', '.join(unknown)}, which"
                     " the guard does not know; add it to resources=[...]"
                 )
-
-
-def as_asgi3(app: Any) -> ASGIApp:
-    """Return *app* as an ASGI 3 app; an ASGI 2 app is known by being a class.
-
-    Raises:
-        ConfigurationError: When it cannot be called.
-    """
-    if not callable(app):
-        raise ConfigurationError(
-            f"LifespanGuard({app!r}): is no ASGI app; give the app object itself"
-        )
-    if inspect.isclass(app):
-        from asgiref.compatibility import guarantee_single_callable
-
-        adapt: Any = guarantee_single_callable
-        return cast("ASGIApp", adapt(app))
-    return cast("ASGIApp", app)
 
 
 def starts_as_without_us(recipe: Resource[Any]) -> bool:

@@ -17,7 +17,8 @@ from asgi_lifespan_guard import (
     lifespan_of,
     resource,
 )
-from asgi_lifespan_guard._plan import Plan, as_asgi3
+from asgi_lifespan_guard._asgi.loading import as_asgi3
+from asgi_lifespan_guard._plan import Plan
 from tests.support.memory_server import MemoryServer
 from tests.support.resources import hello
 

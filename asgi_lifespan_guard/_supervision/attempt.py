@@ -18,6 +18,7 @@ from .._errors import CloseTimeoutError, CrashedError, OpenTimeoutError
 from .forms import Step, context_of
 from .resource import Resource
 from .threads import ThreadedContext
+from .watcher import Watcher
 
 
 class Holder(Protocol):
@@ -26,7 +27,6 @@ class Holder(Protocol):
     @property
     def stopping(self) -> bool: ...
     def came_up(self, value: Any, duration: float, /) -> None: ...
-    async def hold(self) -> None: ...
     async def step_down(self) -> None: ...
     def is_told_to_close(self) -> bool: ...
     def time_to_close(self) -> float: ...
@@ -42,6 +42,7 @@ class Attempt:
         number: Which attempt of its series it is.
         previous: The thread of an attempt before it, which may still be running.
         holder: Told when the resource is up, and asked when it is to be closed.
+        watcher: Puts the resource's checks.
 
     Attributes:
         was_up: Whether it succeeded.
@@ -55,6 +56,7 @@ class Attempt:
         number: int,
         previous: ThreadedContext[Any] | None,
         holder: Holder,
+        watcher: Watcher,
     ) -> None:
         self.was_up = False
         self.is_step = False
@@ -62,6 +64,7 @@ class Attempt:
         self._recipe = recipe
         self._number = number
         self._holder = holder
+        self._watcher = watcher
         self._work: Interruption | None = None
         self._closes = False
         self._closing_since = 0.0
@@ -95,6 +98,7 @@ class Attempt:
         What cleans up or closes already has no more time than its holder says now.
         """
         assert self._work is not None  # No switch comes between its making and its run.
+        self._watcher.release()
         if not self.was_up:
             self._work.interrupt()
         if self._closes or not self.was_up:
@@ -110,13 +114,15 @@ class Attempt:
         self.is_step = isinstance(context, Step)
         self.thread = context if isinstance(context, ThreadedContext) else None
         async with context as value:
+            threaded = self.thread is not None
+            await self._watcher.ask_first(value, threaded=threaded)
             work.disarm()
             if work.interrupted:
                 return
             self.was_up = True
             self._holder.came_up(value, anyio.current_time() - began)
             try:
-                await self._holder.hold()
+                await self._watcher.hold(value, threaded=threaded)
             finally:
                 self._closing_since = anyio.current_time()
                 await self._holder.step_down()
@@ -131,6 +137,9 @@ class Attempt:
         if self._holder.is_told_to_close():
             self._holder.closed(self._closing_took(), error)
             return None
+        if self._watcher.verdict is not None:
+            self._holder.closed(self._closing_took(), error)
+            return self._watcher.verdict
         error = error or CrashedError(self._recipe.name)
         self._holder.crashed(error)
         return error

@@ -7,7 +7,7 @@ the owner acts, and what it does next is decided between two attempts, in `_next
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
@@ -20,29 +20,20 @@ from .._events import (
     ResourceCrashed,
     ResourceGaveUp,
     ResourceOpened,
+    ResourceReopening,
     ResourceSkipped,
 )
 from .._phases import ResourcePhase, ResourceTrigger
 from .attempt import Attempt
-from .place import Place
+from .place import Crew, Place
 from .record import Record
 from .resource import Resource
 from .retry import Series, is_permanent, is_unexpected
+from .watcher import Watcher
 
 
 LONG_ENOUGH = 60.0
 """Seconds up after which a crash finds a fresh retry budget."""
-
-
-class Crew(Protocol):
-    """What an owner is given by whoever runs it."""
-
-    stopping: bool
-
-    def observe(self, event: Event, /) -> None: ...
-    def publish(self, recipe: Resource[Any], value: Any, /) -> None: ...
-    def withdraw(self, recipe: Resource[Any], /) -> None: ...
-    def time_to_close(self, wanted: float, /) -> float: ...
 
 
 class Owner(Place):
@@ -140,7 +131,8 @@ class Owner(Place):
         self.record.handle(ResourceTrigger.OPEN)
         self._series.begin()
         number = self._series.attempt
-        attempt = Attempt(self.recipe, number, self._last_thread, self)
+        watcher = Watcher(self.recipe, self.record, self._bell, self._crew)
+        attempt = Attempt(self.recipe, number, self._last_thread, self, watcher)
         self._attempt = attempt
         try:
             return await attempt.run([need._value for need in self.needs])
@@ -170,10 +162,6 @@ class Owner(Place):
         number = self._series.attempt
         self.observe(ResourceOpened(self.recipe.name, number, duration))
         self.ring(self.deep_dependents())
-
-    async def hold(self) -> None:
-        """Return when it is to be closed."""
-        await self._bell.wait_until(self.is_told_to_close)
 
     @property
     def is_busy(self) -> bool:
@@ -225,7 +213,6 @@ class Owner(Place):
         if self._told_to_requeue or failure is None:
             self._back_to_the_queue()
             return True
-        self._forget_old_failures()
         self.record.error = failure
         number = self._series.attempt
         wait = self._wait_after(failure)
@@ -233,29 +220,36 @@ class Owner(Place):
             error = self.record.error
             self._give_up(error, number, permanent=is_permanent(error))
             return False
-        await self._wait(number, failure, wait)
+        await self._wait(self._why_it_waits(number, failure, wait), wait)
         return True
-
-    def _forget_old_failures(self) -> None:
-        """A resource that was up for long crashed for reasons of its own time."""
-        crashed = self.record.phase is ResourcePhase.CLOSING
-        if crashed and anyio.current_time() - self._up_since >= LONG_ENOUGH:
-            self._series = Series(self.recipe.retry)
 
     def _wait_after(self, failure: Exception) -> float | None:
         try:
+            if self._was_up_for_long():
+                self._series = Series(self.recipe.retry)
+                return self._series.wait_uncounted(failure)
             return self._series.next_wait(failure)
         except Exception as mistake:  # in a strategy of the user's own
             mistake.__context__ = failure
             self.record.error = mistake
             return None
 
-    async def _wait(self, number: int, failure: Exception, seconds: float) -> None:
+    def _was_up_for_long(self) -> bool:
+        """Whether it came down for reasons of its own time, and so is not counted."""
+        came_down = self.record.phase is ResourcePhase.CLOSING
+        return came_down and anyio.current_time() - self._up_since >= LONG_ENOUGH
+
+    def _why_it_waits(self, number: int, failure: Exception, seconds: float) -> Event:
+        name = self.recipe.name
+        if self.record.phase is ResourcePhase.CLOSING:
+            return ResourceReopening(name, seconds)
         unexpected = number == 1 and is_unexpected(failure)
+        return AttemptFailed(name, number, failure, seconds, unexpected)
+
+    async def _wait(self, reason: Event, seconds: float) -> None:
         self.record.next_attempt_at = monotonic() + seconds
         self.record.handle(ResourceTrigger.RETRY)
-        name = self.recipe.name
-        self.observe(AttemptFailed(name, number, failure, seconds, unexpected))
+        self.observe(reason)
         with anyio.move_on_after(seconds):
             await self._bell.wait_until(self._is_woken)
         self.record.next_attempt_at = None

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from .._concurrency.bell import Bell
+from .._events import Event
 from .._phases import ResourcePhase
 from .forms import Form
 from .record import Record
 from .resource import Resource
+
+
+class Crew(Protocol):
+    """What an owner is given by whoever runs it."""
+
+    stopping: bool
+
+    def observe(self, event: Event, /) -> None: ...
+    def publish(self, recipe: Resource[Any], value: Any, /) -> None: ...
+    def withdraw(self, recipe: Resource[Any], /) -> None: ...
+    def time_to_close(self, wanted: float, /) -> float: ...
 
 
 class Place(ABC):

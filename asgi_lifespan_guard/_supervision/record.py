@@ -87,7 +87,12 @@ class Record:
             since=self._since,
             opened_in=self.opened_in,
             was_up=self.was_up,
+            fatal=self._is_fatal(),
         )
+
+    def _is_fatal(self) -> bool:
+        exits = self._recipe.on_give_up == "exit"
+        return exits and self.phase is ResourcePhase.FAILED
 
     def _changed(self, old: ResourcePhase, new: ResourcePhase) -> None:
         self._since = time.time()

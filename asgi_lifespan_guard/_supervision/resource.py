@@ -21,6 +21,7 @@ from typing import (
 from .._errors import ConfigurationError, ResourceUnavailableError
 from .._settings import check_seconds
 from .._state import APP, KEY, Source, state_of
+from .checks import Check
 from .forms import Factory, Form, check_arity, form_of
 from .retry import Retry
 
@@ -30,7 +31,7 @@ D = TypeVar("D")
 T_co = TypeVar("T_co", covariant=True)
 
 Startup: TypeAlias = Literal["blocking", "background"]
-OnGiveUp: TypeAlias = Literal["unready"]
+OnGiveUp: TypeAlias = Literal["unready", "exit"]
 
 
 class Default(Enum):
@@ -60,6 +61,7 @@ class Resource(Generic[T_co]):
         timeout: Seconds for one attempt; ``None``: no limit.
         retry: When a failed attempt is followed by another; ``None``: never.
         close_timeout: Seconds to close it.
+        check: How it is asked whether it works, the first time within the attempt.
         on_give_up: What becomes of the process when it gives up.
     """
 
@@ -73,6 +75,7 @@ class Resource(Generic[T_co]):
     timeout: float | None = OPEN_TIMEOUT
     retry: Retry | None = field(default_factory=Retry)
     close_timeout: float = 10.0
+    check: Check | None = None
     on_give_up: OnGiveUp = "unready"
 
     @overload
@@ -113,6 +116,7 @@ def resource(
     timeout: float | Default | None = ...,
     retry: Retry | Default | None = ...,
     close_timeout: float = ...,
+    check: Check | Callable[[Any], Any] | None = ...,
     on_give_up: OnGiveUp = ...,
 ) -> Resource[T]: ...
 @overload
@@ -126,6 +130,7 @@ def resource(
     timeout: float | Default | None = ...,
     retry: Retry | Default | None = ...,
     close_timeout: float = ...,
+    check: Check | Callable[[Any], Any] | None = ...,
     on_give_up: OnGiveUp = ...,
 ) -> _Decorator: ...
 def resource(
@@ -140,6 +145,7 @@ def resource(
     timeout: float | Default | None = DEFAULT,
     retry: Retry | Default | None = DEFAULT,
     close_timeout: float = 10.0,
+    check: Check | Callable[[Any], Any] | None = None,
     on_give_up: OnGiveUp = "unready",
 ) -> Resource[Any] | _Decorator:
     """Make a recipe of a factory; a decorator, with or without options, or a call.
@@ -160,7 +166,10 @@ def resource(
             no limit where a worker thread opens it.
         retry: Default: `Retry()`; for a blocking resource ``None``, one attempt.
         close_timeout: Seconds to close it.
-        on_give_up: ``"unready"``: the guard stays unready.
+        check: Called with the value, or a `Check`; the first one belongs to the
+            attempt, so that nothing is up without it, the others follow while it is.
+        on_give_up: ``"unready"``: the guard stays unready; ``"exit"``: it drains,
+            closes everything and ends the process with status 1.
 
     Raises:
         ConfigurationError: When the factory cannot be opened, or an option is wrong.
@@ -179,6 +188,7 @@ def resource(
             timeout=_default_timeout(form) if timeout is DEFAULT else timeout,
             retry=retry,
             close_timeout=close_timeout,
+            check=_check_of(check),
             on_give_up=on_give_up,
         )
 
@@ -203,6 +213,10 @@ def build(
     _check_times(recipe)
     _check_needs(recipe)
     return recipe
+
+
+def _check_of(check: Check | Callable[[Any], Any] | None) -> Check | None:
+    return check if check is None or isinstance(check, Check) else Check(check)
 
 
 def _default_timeout(form: Form) -> float | None:
@@ -250,7 +264,7 @@ def _check_choices(recipe: Resource[Any]) -> None:
     for option, choices in (
         ("startup", ("background", "blocking")),
         ("required", (True, False)),
-        ("on_give_up", ("unready",)),
+        ("on_give_up", ("unready", "exit")),
     ):
         value = getattr(recipe, option)
         if value not in choices:

@@ -156,6 +156,22 @@ class Series:
             self.attempt += 1
         return wait
 
+    def wait_uncounted(self, error: Exception) -> float | None:
+        """Return the seconds until the first attempt, after *error* ended a long run.
+
+        The run was no attempt, so the budget is whole; ``None``: *error* is permanent.
+        """
+        if is_hopeless(error):
+            return None
+        if self._policy is None:
+            return None if is_permanent(error) else FIRST
+        self._begin(self._policy)
+        self._state.set_exception((type(error), error, error.__traceback__))
+        wanted = self._policy.when(self._state)
+        wait = float(self._policy.wait(self._state)) if wanted else None
+        self._retrying = None
+        return wait
+
     def _ask_tenacity(self, policy: Retry, error: Exception) -> float | None:
         from tenacity import DoSleep
 

@@ -14,12 +14,14 @@ from typing import assert_never
 from .._errors import NeedGaveUpError, StopRequestedError
 from .._events import (
     AttemptFailed,
+    CheckFailed,
     CloseFailed,
     ConversationBroken,
     DrainBegun,
     DrainEnded,
     Event,
     LifespanUnsupported,
+    Paused,
     PhaseChanged,
     RequestAbandoned,
     RequestAdmitted,
@@ -29,10 +31,14 @@ from .._events import (
     RequestStuck,
     ResourceClosed,
     ResourceCrashed,
+    ResourceDown,
     ResourceGaveUp,
     ResourceOpened,
     ResourcePhaseChanged,
+    ResourceRecovered,
+    ResourceReopening,
     ResourceSkipped,
+    Resumed,
     StartupFailed,
     StreamEnded,
 )
@@ -103,6 +109,10 @@ def _line(event: Event) -> tuple[int, str, BaseException | None]:
         case StartupFailed(error, reported):
             shown = None if reported else error
             return logging.CRITICAL, f"startup failed: {describe(error)}", shown
+        case Paused(reason):
+            return logging.WARNING, f"paused: {reason}", None
+        case Resumed():
+            return logging.INFO, "resumed", None
         case (
             DrainBegun() | DrainEnded() | StreamEnded() | RequestCut() | RequestStuck()
         ):
@@ -113,12 +123,16 @@ def _line(event: Event) -> tuple[int, str, BaseException | None]:
 
 def _resource_line(
     event: AttemptFailed
+    | CheckFailed
     | CloseFailed
     | ResourceClosed
     | ResourceCrashed
+    | ResourceDown
     | ResourceGaveUp
     | ResourceOpened
     | ResourcePhaseChanged
+    | ResourceRecovered
+    | ResourceReopening
     | ResourceSkipped,
 ) -> tuple[int, str, BaseException | None]:
     name = event.resource
@@ -130,23 +144,52 @@ def _resource_line(
         case ResourceOpened(_, attempt, duration):
             text = f"{name}: up after {duration:.3f} s (attempt {attempt})"
             return logging.INFO, text, None
-        case ResourceClosed(_, duration):
-            return logging.INFO, f"{name}: closed after {duration:.3f} s", None
         case AttemptFailed(_, attempt, error, wait, unexpected):
             text = (
                 f"{name}: attempt {attempt} failed, next in {wait:.2f} s:"
                 f" {describe(error)}"
             )
             return logging.WARNING, text, error if unexpected else None
-        case ResourceCrashed(_, error):
-            return logging.ERROR, f"{name}: crashed: {describe(error)}", error
-        case CloseFailed(_, error):
-            return logging.ERROR, f"{name}: closing failed: {describe(error)}", error
+        case CheckFailed() | ResourceDown() | ResourceRecovered():
+            return _check_line(event)
+        case ResourceCrashed() | ResourceReopening() | ResourceClosed() | CloseFailed():
+            return _closing_line(event)
         case ResourceGaveUp(error=NeedGaveUpError() as error):
             return logging.ERROR, f"{name}: gave up: {describe(error)}", None
         case ResourceGaveUp(_, attempts, error, permanent, required):
             level = logging.CRITICAL if required else logging.ERROR
             return level, _given_up(name, attempts, error, permanent), error
+        case _:
+            assert_never(event)
+
+
+def _closing_line(
+    event: CloseFailed | ResourceClosed | ResourceCrashed | ResourceReopening,
+) -> tuple[int, str, BaseException | None]:
+    match event:
+        case ResourceCrashed(name, error):
+            return logging.ERROR, f"{name}: crashed: {describe(error)}", error
+        case ResourceReopening(name, wait):
+            return logging.INFO, f"{name}: reopening in {wait:.2f} s", None
+        case ResourceClosed(name, duration):
+            return logging.INFO, f"{name}: closed after {duration:.3f} s", None
+        case CloseFailed(name, error):
+            return logging.ERROR, f"{name}: closing failed: {describe(error)}", error
+        case _:
+            assert_never(event)
+
+
+def _check_line(
+    event: CheckFailed | ResourceDown | ResourceRecovered,
+) -> tuple[int, str, BaseException | None]:
+    match event:
+        case CheckFailed(name, error, in_a_row):
+            level = logging.WARNING if in_a_row == 1 else logging.DEBUG
+            return level, f"{name}: check failed ({in_a_row}): {describe(error)}", None
+        case ResourceDown(name, error):
+            return logging.ERROR, f"{name}: down: {describe(error)}", None
+        case ResourceRecovered(name):
+            return logging.INFO, f"{name}: recovered", None
         case _:
             assert_never(event)
 

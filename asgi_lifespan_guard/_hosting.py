@@ -1,0 +1,130 @@
+"""An ASGI app's own lifespan as a resource: loaded, started, merged into the state.
+
+A floor of the door: the app is loaded and played to by `_asgi`, retried and closed by
+`_supervision`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from ._asgi.hosted import hosted_lifespan, restart_obstacle
+from ._asgi.loading import LoadedApp
+from ._asgi.types import ASGIApp, Scope
+from ._errors import AppCannotRestartError, StateKeyClashError
+from ._events import LifespanUnsupported, Observer
+from ._redaction import describe
+from ._state import APP, KEY
+from ._supervision.resource import Resource
+from ._supervision.threads import ThreadedContext
+
+
+class Hosting:
+    """One app in one start/stop cycle.
+
+    Args:
+        recipe: Made by `lifespan_of`.
+        app: What is loaded and played to.
+        scope: The lifespan scope that the server gave.
+        keeps_state: Whether a blocking lifespan gets the server's own state dict, as
+            it would without us, so that what it adds later on is seen too. One that
+            may be run again gets a fresh one.
+        names: Of all resources, which it must not yield.
+        observe: Told where the app has no lifespan.
+    """
+
+    def __init__(
+        self,
+        recipe: Resource[Any],
+        app: LoadedApp,
+        scope: Scope,
+        *,
+        keeps_state: bool,
+        names: Callable[[], frozenset[str]],
+        observe: Observer,
+    ) -> None:
+        self._recipe = recipe
+        self._app = app
+        self._scope = scope
+        self._keeps_state = keeps_state
+        self._names = names
+        self._observe = observe
+        self._first_failure: BaseException | None = None
+
+    def bound(self) -> Resource[Any]:
+        """Return the recipe with a factory that runs this app."""
+        return replace(self._recipe, factory=self._opened)
+
+    def _opened(self, *values: Any) -> AbstractAsyncContextManager[Mapping[str, Any]]:
+        names = [need.name for need in self._recipe.needs]
+        return self._hosted(dict(zip(names, values, strict=True)))
+
+    @asynccontextmanager
+    async def _hosted(
+        self, needed: Mapping[str, Any]
+    ) -> AsyncGenerator[Mapping[str, Any], None]:
+        state = self._state_for(needed)
+        before = dict(state or {})
+        app = await self._loaded()
+        try:
+            async with self._lifespan(app, state):
+                yielded = _yielded(before, state or {})
+                clash = self._names().intersection(yielded) - {APP}
+                if not clash:
+                    yield yielded
+        except Exception as error:
+            self._check_restartable(error)
+            raise
+        if clash:  # The app did start, and is shut down before this is raised.
+            raise StateKeyClashError(tuple(clash))
+
+    async def _loaded(self) -> ASGIApp:
+        if not self._app.blocks:
+            return self._app.use(self._app.load())
+        importing = ThreadedContext("import", lambda: nullcontext(self._app.load()))
+        async with importing as app:
+            return self._app.use(app)
+
+    def _lifespan(
+        self, app: ASGIApp, state: MutableMapping[str, Any] | None
+    ) -> AbstractAsyncContextManager[None]:
+        if not self._app.has_lifespan:
+            return nullcontext()
+        scope = self._scope_with(state)
+        farewell = self._recipe.close_timeout
+        return hosted_lifespan(app, scope, farewell, self._tell_unsupported)
+
+    def _state_for(self, needed: Mapping[str, Any]) -> MutableMapping[str, Any] | None:
+        own: MutableMapping[str, Any] | None = self._scope.get("state")
+        return own if self._keeps_state else dict(needed)
+
+    def _scope_with(self, state: MutableMapping[str, Any] | None) -> Scope:
+        scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope}
+        scope.pop("state", None)
+        if self._recipe.name != APP:
+            scope.pop("app", None)  # The wrapped one's, which another must not see.
+        return scope if state is None else {**scope, "state": state}
+
+    def _tell_unsupported(self, error: BaseException | None) -> None:
+        self._observe(LifespanUnsupported(self._recipe.name, error))
+
+    def _check_restartable(self, error: Exception) -> None:
+        first = self._first_failure
+        if first is None:
+            self._first_failure = error
+            return
+        sign = restart_obstacle(error)
+        if sign is not None:
+            name = self._recipe.name
+            raise AppCannotRestartError(name, sign, describe(first)) from error
+
+
+def _yielded(before: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in state.items()
+        if key != KEY and (key not in before or before[key] is not value)
+    }

@@ -1,0 +1,166 @@
+"""Asking a resource that is up how it is, and what its answers add up to.
+
+`Check` is the recipe; `Watch` counts answers and decides, without awaiting; `ask` asks
+once, under a deadline.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal, TypeAlias
+
+import anyio
+
+from .._concurrency.interruption import Interruption, interruptible
+from .._errors import CheckFailedError, CheckTimeoutError, ConfigurationError
+from .._settings import check_seconds
+
+
+Then: TypeAlias = Literal["report", "reopen"]
+
+SPREAD = 0.1
+"""Share of the interval by which each wait differs, so that a fleet spreads out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """How a resource is asked whether it still works.
+
+    Attributes:
+        call: Called with the resource's value; async or sync. It fails by raising, or
+            by returning ``False``. For a resource that lives in a worker thread a sync
+            one is called in a worker thread too; otherwise it must not block.
+        every: Seconds between two checks; each wait differs by up to a tenth.
+        timeout: Seconds for one.
+        failures: How many in a row take the resource down.
+        successes: How many in a row bring it back.
+        then: ``"report"``: it stays open and is unready until the check passes again;
+            ``"reopen"``: it is closed, and opened again under its retry policy.
+
+    Raises:
+        ConfigurationError: When a value is out of range.
+    """
+
+    call: Callable[[Any], Any]
+    every: float = 10.0
+    timeout: float = 5.0
+    failures: int = 3
+    successes: int = 1
+    then: Then = "report"
+
+    def __init__(
+        self,
+        call: Callable[[Any], Any],
+        *,
+        every: float = 10.0,
+        timeout: float = 5.0,
+        failures: int = 3,
+        successes: int = 1,
+        then: Then = "report",
+    ) -> None:
+        """Judge the values and keep them."""
+        given = locals()
+        for name in self.__slots__:
+            object.__setattr__(self, name, given[name])
+        self._judge()
+
+    def _judge(self) -> None:
+        if not callable(self.call):
+            raise ConfigurationError(
+                f"Check({self.call!r}): must be a callable that takes the resource's"
+                " value, such as lambda pool: pool.fetchval('SELECT 1')"
+            )
+        check_seconds("Check", "every", self.every, zero=False)
+        check_seconds("Check", "timeout", self.timeout, zero=False)
+        for option in ("failures", "successes"):
+            count: object = getattr(self, option)
+            if not isinstance(count, int) or count < 1:
+                raise ConfigurationError(
+                    f"Check({option}={count!r}): must be a whole number, 1 or more"
+                )
+        if self.then not in ("report", "reopen"):
+            raise ConfigurationError(
+                f"Check(then={self.then!r}): must be 'report' or 'reopen'"
+            )
+
+    def wait(self) -> float:
+        """Return the seconds until the next check."""
+        return self.every * random.uniform(1 - SPREAD, 1 + SPREAD)
+
+
+class Change(Enum):
+    """What an answer changes."""
+
+    NOTHING = "nothing"
+    DOWN = "down"
+    RECOVERED = "recovered"
+
+
+class Watch:
+    """Counts the answers of one resource while it is up.
+
+    Attributes:
+        failing: Whether it is down.
+        in_a_row: How many answers of the last one's kind there were.
+    """
+
+    __slots__ = ("_check", "_passed", "failing", "in_a_row")
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._passed = True
+        self.failing = False
+        self.in_a_row = 0
+
+    def count(self, *, passed: bool) -> Change:
+        """Count an answer, and say what it changes."""
+        self.in_a_row = self.in_a_row + 1 if passed is self._passed else 1
+        self._passed = passed
+        enough = self._check.successes if passed else self._check.failures
+        if passed is not self.failing or self.in_a_row < enough:
+            return Change.NOTHING
+        self.failing = not passed
+        return Change.DOWN if self.failing else Change.RECOVERED
+
+
+async def ask(
+    resource: str,
+    check: Check,
+    value: Any,
+    *,
+    threaded: bool,
+    started: Callable[[Interruption], None],
+) -> Exception | None:
+    """Ask once; return why the answer is bad, or ``None``.
+
+    Args:
+        resource: Its name.
+        check: What to ask.
+        value: The resource's value.
+        threaded: Whether the resource lives in a worker thread.
+        started: Called with what interrupts the question.
+    """
+    error: Exception | None = None
+    async with interruptible(check.timeout) as work:
+        started(work)
+        work.interrupt_after(check.timeout)
+        try:
+            if await _answer(check.call, value, threaded=threaded) is False:
+                error = CheckFailedError(resource)
+        except Exception as raised:
+            error = raised
+        work.disarm()
+    if work.timed_out:
+        return CheckTimeoutError(resource, check.timeout)
+    return None if work.interrupted else error
+
+
+async def _answer(call: Callable[[Any], Any], value: Any, *, threaded: bool) -> Any:
+    if threaded and not inspect.iscoroutinefunction(call):
+        return await anyio.to_thread.run_sync(call, value, abandon_on_cancel=True)
+    answer = call(value)
+    return await answer if inspect.isawaitable(answer) else answer
