@@ -18,6 +18,7 @@ from ._hosting import Hosting
 from ._plan import Plan
 from ._state import APP
 from ._supervision.forms import Form
+from ._supervision.overrides import to_open
 from ._supervision.resource import Resource
 from ._supervision.supervisor import Supervisor
 
@@ -48,7 +49,10 @@ class Cycle:
         self._plan = plan
         self._close_failures: dict[str, BaseException] = {}
         self._merged: dict[str, tuple[str, ...]] = {}
-        bound = [self._bound(recipe) for recipe in plan.recipes]
+        recipes = to_open(plan.recipes)
+        self._lifespans = {r.name for r in plan.recipes if r.form is Form.APP_LIFESPAN}
+        self._overridden = {r.name for r in set(recipes).difference(plan.recipes)}
+        bound = [self._bound(recipe) for recipe in recipes]
         hosted = APP if APP in plan.names else None
         self.supervisor = Supervisor(bound, self, hosted)
 
@@ -76,6 +80,10 @@ class Cycle:
             self._board.detach()
         self._raise_close_failures()
 
+    def exits(self, name: str) -> bool:
+        """Whether the process is to end when the resource called *name* gives up."""
+        return self._plan.exits(name) and name not in self._overridden
+
     # What the supervisor says
 
     def observe(self, event: Event, /) -> None:
@@ -86,7 +94,7 @@ class Cycle:
 
     def publish(self, recipe: Resource[Any], value: Any, /) -> None:
         """Show requests the value of a resource that came up."""
-        if recipe.form is not Form.APP_LIFESPAN:
+        if recipe.name not in self._lifespans:
             self._board.publish({recipe.name: value})
         elif not self._plan.transparent:
             self._board.publish(value)
@@ -94,7 +102,7 @@ class Cycle:
 
     def withdraw(self, recipe: Resource[Any], /) -> None:
         """Hide the value of a resource that is going down."""
-        if recipe.form is not Form.APP_LIFESPAN:
+        if recipe.name not in self._lifespans:
             self._board.withdraw((recipe.name,))
         elif recipe.name != APP or recipe.startup == "background":
             self._board.withdraw(self._merged.pop(recipe.name, ()))

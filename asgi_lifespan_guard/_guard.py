@@ -8,7 +8,6 @@ things of the others.
 from __future__ import annotations
 
 import asyncio
-from asyncio import current_task
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
@@ -21,7 +20,7 @@ from ._asgi.paths import app_path
 from ._asgi.probes import ProbeDesk
 from ._asgi.state import Stamp, StateBoard
 from ._asgi.types import ASGIApp, Receive, Scope, Send
-from ._concurrency.backend import on_trio
+from ._concurrency.backend import current_task, on_trio
 from ._concurrency.notice import Notice
 from ._controls import Controls
 from ._errors import ConfigurationError, GuardNotFoundError
@@ -32,6 +31,7 @@ from ._phases import Phase
 from ._plan import DEFAULT_DRAIN, DEFAULT_PROBES, AppLifespan, Plan
 from ._settings import Drain, Gate, Probes
 from ._state import KEY, Source, state_of
+from ._supervision.overrides import to_show
 from ._supervision.resource import Resource
 from .observers.logging import log, log_critical, logger
 
@@ -212,12 +212,19 @@ class LifespanGuard(Controls):
     # One request
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] == "http" and self._is_plain_probe(scope["path"]):
+            await self.desk.answer(scope["path"], scope, send)
+        elif scope["type"] == "lifespan":
             await self._life.run(scope, receive, send)
         elif scope["type"] in ("http", "websocket"):
             await self._look_closer(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _is_plain_probe(self, path: str) -> bool:
+        """Whether *path* is a probe's, without a root path, and nothing is special."""
+        special = self._plan.lazy_start or self.phase is Phase.DRAINING
+        return path in self._probe_paths and not special
 
     async def _look_closer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = app_path(scope)
@@ -237,14 +244,28 @@ class LifespanGuard(Controls):
             await self._keeper.pass_or_refuse(path, scope, receive, own_send, go)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._plan.transparent and self.phase is not Phase.IDLE:
-            state = scope.get("state")
-            if state is None or state is self._shared or not self._is_current(state):
-                scope = self._board.refreshed(scope)
+        if not self._plan.transparent:
+            scope = self._with_state(scope)
         if self._live is None:
             await self._app(scope, receive, send)
         else:
             await self._exchanges.run(self._app, scope, receive, send)
+
+    def _with_state(self, scope: Scope) -> Scope:
+        if self._life.supervisor is None:
+            return self._with_overrides(scope)
+        state = scope.get("state")
+        if state is None or state is self._shared or not self._is_current(state):
+            return self._board.refreshed(scope)
+        return scope
+
+    def _with_overrides(self, scope: Scope) -> Scope:
+        """Show what a test has put in the place of what is not open."""
+        names, values = to_show(self._plan.recipes)
+        if self.phase is not Phase.IDLE or names:
+            scope = self._board.refreshed(scope)
+            scope["state"].update(values)
+        return scope
 
     async def _start_lazily(self, path: str) -> None:
         if path in self._probe_paths:
@@ -262,9 +283,11 @@ class LifespanGuard(Controls):
         key, needed = self._plan.needed_by(path)
         if not needed:
             return Verdict(True, key)
+        supervisor = self._life.supervisor
+        if supervisor is None and needed <= to_show(self._plan.recipes)[0]:
+            return Verdict(True, key)
         if self.phase is Phase.IDLE:
             return Verdict(False, key, inf, "never started")
-        supervisor = self._life.supervisor
         if supervisor is None or self.phase is Phase.STOPPING:
             return Verdict(False, key, inf, "stopped")
         if self.phase is not Phase.STARTING and supervisor.are_open(needed):

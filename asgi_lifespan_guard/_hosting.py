@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import replace
 from typing import Any
 
-from ._asgi.hosted import hosted_lifespan, restart_obstacle
+from ._asgi.hosted import SILENT, hosted_lifespan, restart_obstacle
 from ._asgi.loading import LoadedApp
 from ._asgi.types import ASGIApp, Scope
 from ._errors import AppCannotRestartError, StateKeyClashError
@@ -53,6 +53,7 @@ class Hosting:
         self._names = names
         self._observe = observe
         self._first_failure: BaseException | None = None
+        self._importing: ThreadedContext[ASGIApp] | None = None
 
     def bound(self) -> Resource[Any]:
         """Return the recipe with a factory that runs this app."""
@@ -84,8 +85,11 @@ class Hosting:
     async def _loaded(self) -> ASGIApp:
         if not self._app.blocks:
             return self._app.use(self._app.load())
-        importing = ThreadedContext("import", lambda: nullcontext(self._app.load()))
-        async with importing as app:
+        if self._importing is not None:
+            await self._importing.wait_ended()  # It cannot be cancelled.
+        load = self._app.load
+        self._importing = ThreadedContext("import", lambda: nullcontext(load()))
+        async with self._importing as app:
             return self._app.use(app)
 
     def _lifespan(
@@ -117,9 +121,18 @@ class Hosting:
             self._first_failure = error
             return
         sign = restart_obstacle(error)
-        if sign is not None:
-            name = self._recipe.name
-            raise AppCannotRestartError(name, sign, describe(first)) from error
+        if sign is None or (sign == SILENT and not self._is_telling(first)):
+            return
+        name = self._recipe.name
+        raise AppCannotRestartError(name, sign, describe(first)) from error
+
+    def _is_telling(self, first: BaseException) -> bool:
+        """Whether silence means something: not where the app is another one by now.
+
+        Nor where it was silent from the beginning: an ``asyncio.timeout()`` in Quart's
+        ``before_serving`` has no text of its own.
+        """
+        return not self._app.is_fresh and restart_obstacle(first) != SILENT
 
 
 def _yielded(before: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:

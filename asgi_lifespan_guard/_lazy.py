@@ -1,13 +1,16 @@
 """Starts a guard on its first request, where no server ever sends it a lifespan.
 
 The lifespan is held by a task of its own, which belongs to nobody: it ends when the
-event loop cancels what is left (``asyncio.run``, ``trio.run``), and closes then.
+event loop cancels what is left (``asyncio.run``, ``trio.run``), and closes then. Where
+nobody cancels anything (daphne, Mangum), it is ended with the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import atexit
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,11 +20,13 @@ from ._concurrency.backend import on_trio
 from ._concurrency.notice import Notice
 
 
-Run = Callable[[Scope, Receive, Send], Awaitable[None]]
+Run = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
 class LazyStart:
     """Plays the server to a guard, once for each event loop.
+
+    Once means once: a startup that failed is not repeated by the next request.
 
     Args:
         run: Holds the guard's lifespan conversation.
@@ -31,27 +36,23 @@ class LazyStart:
     def __init__(self, run: Run, is_needed: Callable[[], bool]) -> None:
         self._run = run
         self._is_needed = is_needed
-        self._begun = False
+        self._loop: object = None
         self._decided = Notice()
         self._task: Any = None
 
     def kick(self) -> None:
         """Start it, if it does not run and nobody has."""
-        if self._begun and self._is_over():
-            self._begun = False
-        if not self._begun and self._is_needed():
-            self._begun = True
+        loop = _current_loop()
+        if loop is not self._loop and self._is_needed():
+            self._loop = loop
             self._decided.clear()
             self._task = _spawn(self._live)
 
     async def wait(self) -> None:
         """Start it, and return when its startup is decided."""
         self.kick()
-        if self._begun:
+        if self._loop is _current_loop():
             await self._decided.wait()
-
-    def _is_over(self) -> bool:
-        return self._is_needed() and self._decided.is_set()
 
     async def _live(self) -> None:
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
@@ -75,9 +76,32 @@ class LazyStart:
             self._decided.set()
 
 
-def _spawn(call: Callable[[], Awaitable[None]]) -> Any:
+def _current_loop() -> object:
+    """Return what is the same object for as long as the event loop runs."""
+    if on_trio():
+        import trio
+
+        return trio.lowlevel.current_trio_token()
+    return asyncio.get_running_loop()
+
+
+def _spawn(call: Callable[[], Coroutine[Any, Any, None]]) -> Any:
     if on_trio():
         import trio
 
         return trio.lowlevel.spawn_system_task(call)
-    return asyncio.ensure_future(call())
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(call())
+    end = partial(_end_with_the_process, loop, task)
+    atexit.register(end)
+    task.add_done_callback(lambda _: atexit.unregister(end))
+    return task
+
+
+def _end_with_the_process(
+    loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]
+) -> None:
+    """Close what is open still, on a loop that was left standing where it stopped."""
+    if not (loop.is_closed() or loop.is_running()):
+        task.cancel()
+        loop.run_until_complete(asyncio.wait([task]))

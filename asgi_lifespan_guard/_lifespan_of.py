@@ -61,7 +61,7 @@ def lifespan_of(
     _check_name(app, name)
     return build(
         name=name,
-        factory=_unbound if app is None else as_asgi3(app),
+        factory=_unbound if app is None else as_asgi3(app, "lifespan_of"),
         form=Form.APP_LIFESPAN,
         needs=needs,
         startup=startup,

@@ -25,7 +25,7 @@ from ._drain import Drainer
 from ._errors import NotReadyError
 from ._events import Event, Paused, PhaseChanged, ResourceGaveUp, Resumed
 from ._health import Report, ResourceReport
-from ._phases import TRANSITIONS, Lifecycle, Phase, Trigger
+from ._phases import TRANSITIONS, Lifecycle, Phase, ResourcePhase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan
 from ._process.exit import end_process
 from ._redaction import describe
@@ -121,15 +121,25 @@ class Lifetime:
         """Wait until it is ready, for *timeout* seconds at most.
 
         Raises:
-            NotReadyError: When it is not by then.
+            NotReadyError: When it is not by then, or cannot become so any more.
         """
+        began = anyio.current_time()
         with anyio.move_on_after(timeout):
-            while not self.report().ready:
+            while not self.report().ready and not self._is_hopeless():
                 await self._news.wait()
-            return
+            timeout = round(anyio.current_time() - began, 1)
         report = self.report()
+        if report.ready:
+            return
+        phase = self.phase.value if report.paused is None else "paused"
         missing = [r.name for r in report.resources if r.required and not r.satisfied]
-        raise NotReadyError(timeout, self.phase.value, missing)
+        raise NotReadyError(timeout, phase, missing)
+
+    def _is_hopeless(self) -> bool:
+        """Whether something required has given up, so that only a restart helps."""
+        required = (r for r in self._resource_reports() if r.required)
+        lost = (r.phase is ResourcePhase.FAILED for r in required)
+        return self._cycle is not None and any(lost)
 
     def tell(self) -> None:
         """Have those who wait for readiness look again."""
@@ -143,7 +153,7 @@ class Lifetime:
             Exception: What made the startup or the shutdown fail, after the server
                 was told.
         """
-        self._left = False
+        self._left = self._fatal = False
         signals = self._signals()
 
         async def receive_until_left() -> Message:
@@ -251,7 +261,8 @@ class Lifetime:
 
     def _observe(self, event: Event) -> None:
         self._guard.observe(event)
-        if isinstance(event, ResourceGaveUp) and self._plan.exits(event.resource):
+        cycle = self._cycle
+        if isinstance(event, ResourceGaveUp) and cycle and cycle.exits(event.resource):
             self.end_process(f"{event.resource} gave up")
 
     def _limit(self, delay: float) -> None:

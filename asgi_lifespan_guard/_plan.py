@@ -74,10 +74,10 @@ class Plan:
         self._app = app
         self.recipes = self._with_app_lifespan(app_lifespan)
         self.names = tuple(recipe.name for recipe in self.recipes)
-        late = frozenset({APP} if app is not None and app.is_late else ())
-        self._by_default = late.union(r.name for r in self.recipes if _gates(r))
+        always = frozenset({APP} if self._is_never_without_its_app() else ())
+        self._by_default = always.union(r.name for r in self.recipes if _gates(r))
         self._by_prefix = {
-            prefix: late.union(named.name for named in needs)
+            prefix: always.union(named.name for named in needs)
             for prefix, needs in self.gate.needs.items()
         }
         self._check_needed()
@@ -98,16 +98,33 @@ class Plan:
         """Return the reports of resources of which none was ever asked for."""
         return tuple(_unopened(recipe) for recipe in self.recipes)
 
+    @property
+    def _is_late(self) -> bool:
+        return self._app is not None and self._app.is_late
+
+    def _is_never_without_its_app(self) -> bool:
+        """Whether no path, however open, is served before the app is up.
+
+        There may be no app yet; or no server that would have waited for its startup.
+        """
+        return self._is_late or (self.lazy_start and APP in self.names)
+
     def _with_app_lifespan(
         self, app_lifespan: AppLifespan | Resource[Any]
     ) -> tuple[Resource[Any], ...]:
         if app_lifespan == "off":
-            if self._app is None or not self._app.is_late:
+            if not self._is_late:
                 return self.resources
             app_lifespan = "background"  # Its loading; its lifespan is not run.
         if app_lifespan == "blocking" and self._app is not None and self._app.blocks:
             app_lifespan = "background"
         hosted = self._recipe_for(app_lifespan)
+        if self._is_late and not (hosted.required and hosted.enabled is True):
+            raise ConfigurationError(
+                "app_lifespan=lifespan_of(...): an app that has to be imported or made"
+                " first can neither be optional (required=False) nor be switched off"
+                " (enabled=...); app_lifespan='off' leaves out its lifespan only"
+            )
         return check_resources((*self.resources, hosted))
 
     def _recipe_for(self, app_lifespan: AppLifespan | Resource[Any]) -> Resource[Any]:

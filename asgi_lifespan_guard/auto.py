@@ -25,6 +25,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ._asgi.loading import is_import_string
 from ._errors import ConfigurationError
 from ._guard import LifespanGuard
 from ._settings import Drain, Gate, Probes
@@ -41,8 +42,17 @@ def guard_from(environ: Mapping[str, str]) -> LifespanGuard:
 
     Raises:
         ConfigurationError: When the app is not named, a value is malformed, or a
-            variable with our prefix is none of ours.
+            variable with our prefix is none of ours. Logged as CRITICAL, too.
     """
+    try:
+        arguments = _arguments(environ)
+    except ConfigurationError as error:
+        log_critical(str(error))
+        raise
+    return LifespanGuard(**arguments)
+
+
+def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {
         name.removeprefix(PREFIX): value
         for name, value in environ.items()
@@ -54,14 +64,20 @@ def guard_from(environ: Mapping[str, str]) -> LifespanGuard:
             f"{PREFIX}APP is not set; it names the app to be guarded, such as"
             f" {PREFIX}APP=main:app"
         )
-    return LifespanGuard(
-        given["APP"],
-        app_factory=_value(given, "FACTORY", _flag) or False,
-        gate=Gate(**_options(given, _GATE)),
-        probes=Probes(**_options(given, _PROBES)),
-        drain=Drain(**_options(given, _DRAIN)),
+    return {
+        "app": _value(given, "APP", _import_string),
+        "app_factory": _value(given, "FACTORY", _flag) or False,
+        "gate": Gate(**_options(given, _GATE)),
+        "probes": Probes(**_options(given, _PROBES)),
+        "drain": Drain(**_options(given, _DRAIN)),
         **_options(given, _GUARD),
-    )
+    }
+
+
+def _import_string(text: str) -> str:
+    if not is_import_string(text):
+        raise ValueError(text)
+    return text
 
 
 def _flag(text: str) -> bool:
@@ -94,6 +110,12 @@ _GUARD: Mapping[str, Callable[[str], Any]] = {
     "APP_LIFESPAN": str,
     "SHUTDOWN_TIMEOUT": float,
 }
+_KINDS: Mapping[Callable[[str], Any], str] = {
+    float: "a number of seconds",
+    int: "a whole number",
+    _flag: "1 or 0",
+    _import_string: "'module:attribute', such as main:app",
+}
 _KNOWN = frozenset({"APP", "FACTORY", *_GATE, *_PROBES, *_DRAIN, *_GUARD})
 
 
@@ -122,21 +144,27 @@ def _value(given: Mapping[str, str], name: str, parse: Callable[[str], T]) -> T 
     try:
         return parse(given[name])
     except (ValueError, KeyError):
-        kind = {float: "a number of seconds", int: "a whole number"}
-        wanted = kind.get(parse, "1 or 0")  # type: ignore[call-overload]
         raise ConfigurationError(
-            f"{PREFIX}{name}={given[name]!r}: must be {wanted}"
+            f"{PREFIX}{name}={given[name]!r}: must be {_KINDS[parse]}"
         ) from None
 
 
-def __getattr__(name: str) -> LifespanGuard:
-    """Make the guard when the server asks for ``app``, and not on a mere import."""
-    if name != "app":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        guard = guard_from(os.environ)
-    except ConfigurationError as error:
-        log_critical(str(error))
-        raise
-    globals()["app"] = guard
-    return guard
+# The app is in the module's own dict, where hypercorn looks for it; a mere import of
+# the module raises nothing, wherever it comes from.
+_mistake: ConfigurationError
+try:
+    app = guard_from(os.environ)
+except ConfigurationError as error:
+    _mistake = error
+
+
+def __getattr__(name: str) -> Any:
+    """Say why there is no ``app``.
+
+    Raises:
+        ConfigurationError: When the environment describes no guard.
+        AttributeError: When something else was asked for.
+    """
+    if name == "app":
+        raise _mistake
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -64,9 +64,11 @@ async def _run(rounds: int, calls: int) -> list[Row]:
 
 
 async def _variants(stack: AsyncExitStack) -> dict[str, tuple[App, Scope]]:
-    nothing, state = await _serving(stack, [])
-    three, state_of_three = await _serving(stack, _resources(3))
-    fifty, state_of_fifty = await _serving(stack, _resources(50))
+    nothing, state = await _serving(stack, [], drain=None)
+    three, state_of_three = await _serving(stack, _resources(3), drain=None)
+    fifty, state_of_fifty = await _serving(stack, _resources(50), drain=None)
+    draining, state_of_draining = await _serving(stack, _resources(3))
+    default, state_of_default = await _serving(stack, [])
     closed, state_of_closed = await _serving(stack, [_away()])
     return {
         "bare": (hello, _scope("/", {})),
@@ -75,6 +77,8 @@ async def _variants(stack: AsyncExitStack) -> dict[str, tuple[App, Scope]]:
         "guard": (nothing, _scope("/", state)),
         "guard, 3": (three, _scope("/", state_of_three)),
         "guard, 50": (fifty, _scope("/", state_of_fifty)),
+        "drain": (default, _scope("/", state_of_default)),
+        "drain, 3": (draining, _scope("/", state_of_draining)),
         "livez": (nothing, _scope("/livez", state)),
         "livez, 50": (fifty, _scope("/livez", state_of_fifty)),
         "refusal": (closed, _scope("/", state_of_closed)),
@@ -82,9 +86,9 @@ async def _variants(stack: AsyncExitStack) -> dict[str, tuple[App, Scope]]:
 
 
 async def _serving(
-    stack: AsyncExitStack, resources: list[Resource[Any]]
+    stack: AsyncExitStack, resources: list[Resource[Any]], **options: Any
 ) -> tuple[App, dict[str, Any]]:
-    guard = LifespanGuard(hello, resources, app_lifespan="off")
+    guard = LifespanGuard(hello, resources, app_lifespan="off", **options)
     state = await stack.enter_async_context(serving(guard))
     if resources and resources[0].name != "away":
         await until(lambda: guard.ready)
@@ -159,9 +163,11 @@ def _rows(times: Mapping[str, Times]) -> list[Row]:
         *(
             _over_minimal(times, what, name, bound)
             for what, name, bound in (
-                ("pass-through, nothing registered", "guard", 2.0),
-                ("pass-through, 3 resources up", "guard, 3", 2.0),
-                ("pass-through, 50 resources up", "guard, 50", 2.0),
+                ("`drain=None`, nothing registered", "guard", 2.0),
+                ("`drain=None`, 3 resources up", "guard, 3", 2.0),
+                ("`drain=None`, 50 resources up", "guard, 50", 2.0),
+                ("default drain, nothing registered", "drain", 2.6),
+                ("default drain, 3 resources up", "drain, 3", 2.6),
                 ("A/A: another minimal wrapper", "minimal again", None),
             )
         ),

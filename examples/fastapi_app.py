@@ -4,15 +4,17 @@ The guard is a middleware, added last and so outermost. A dependency for each re
 serves HTTP and WebSockets alike, and can be overridden.
 """
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, WebSocket
 from fastapi.requests import HTTPConnection
+from fastapi.sse import EventSourceResponse
 from httpx import AsyncClient
 from pydantic import BaseModel
 
 from asgi_lifespan_guard import LifespanGuard
-from examples.notes import ABOUT, Model, Note, add_note, list_notes
+from examples.notes import ABOUT, Model, Note, add_note, list_notes, watch
 from examples.resources import GATE, RESOURCES, Pool, db, http, model
 
 
@@ -50,6 +52,19 @@ async def read(pool: Db) -> list[Note]:
 @app.post("/notes", status_code=201)
 async def write(new: NewNote, pool: Db, tagger: Tagger) -> Note:
     return await add_note(pool, tagger, new.text)
+
+
+@app.get("/notes/events", response_class=EventSourceResponse)
+async def events(pool: Db) -> AsyncIterator[int]:
+    async for count in watch(pool):
+        yield count
+
+
+@app.websocket("/notes/live")
+async def live(socket: WebSocket, pool: Db, tagger: Tagger) -> None:
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_json(await add_note(pool, tagger, text))
 
 
 @app.get("/upstream")

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from httpx import AsyncClient
-from litestar import Litestar, get, post
+from litestar import Litestar, get, post, websocket_listener
 from litestar.di import NamedDependency, Provide
 from litestar.params import JSONBody, SkipValidation
+from litestar.response import ServerSentEvent
 from litestar.types import Scope
 
 from asgi_lifespan_guard import LifespanGuard
-from examples.notes import ABOUT, Model, Note, add_note, list_notes
+from examples.notes import ABOUT, Model, Note, add_note, list_notes, watch
 from examples.resources import GATE, RESOURCES, Pool, db, http, model
 
 
@@ -53,6 +54,16 @@ async def write(
     return await add_note(pool, tagger, data.text)
 
 
+@get("/notes/events")
+async def events(pool: Db) -> ServerSentEvent:
+    return ServerSentEvent(watch(pool))
+
+
+@websocket_listener("/notes/live")
+async def live(data: str, pool: Db, tagger: NamedDependency[Model]) -> Note:
+    return await add_note(pool, tagger, data)
+
+
 @get("/upstream")
 async def upstream(client: NamedDependency[AsyncClient]) -> dict[str, int]:
     return {"upstream": (await client.get("/")).status_code}
@@ -64,7 +75,7 @@ async def about() -> dict[str, str]:
 
 
 litestar = Litestar(
-    [read, write, upstream, about],
+    [read, write, events, live, upstream, about],
     dependencies={
         "pool": Provide(provide_pool),
         "client": Provide(provide_client),

@@ -1,6 +1,7 @@
 """What the service does, knowing nothing of the web: it keeps notes, and tags them."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -17,8 +18,12 @@ CREATE_TABLE = """
 """
 # A note that was begun and never written.
 DELETE_ORPHANS = "DELETE FROM notes WHERE text = ''"
-INSERT = "INSERT INTO notes (text, tag) VALUES ($1, $2) RETURNING id, text, tag"
+INSERT = """
+    INSERT INTO notes (text, tag) VALUES ($1, $2)
+    RETURNING id, text, tag, pg_notify('notes', '')
+"""
 SELECT = "SELECT id, text, tag FROM notes ORDER BY id"
+COUNT = "SELECT count(*) FROM notes"
 
 ABOUT = {"about": "Keeps notes. This page needs nothing, so it is always there."}
 
@@ -54,6 +59,29 @@ async def list_notes(pool: Any) -> list[Note]:
 async def add_note(pool: Any, model: Model, text: str) -> Note:
     """Tag a text and keep it."""
     return _note(await pool.fetchrow(INSERT, text, model.tag(text)))
+
+
+async def watch(pool: Any) -> AsyncGenerator[int, None]:
+    """Say how many notes there are, and again after each new one.
+
+    Keeps a connection of the pool to itself; when that is lost, it raises.
+    """
+    news = asyncio.Event()
+
+    def ring(*_: object) -> None:
+        news.set()
+
+    async with pool.acquire() as connection:
+        connection.add_termination_listener(ring)
+        await connection.add_listener("notes", ring)
+        try:
+            while True:
+                news.clear()
+                yield await connection.fetchval(COUNT)
+                await news.wait()
+        finally:
+            await connection.remove_listener("notes", ring)
+            connection.remove_termination_listener(ring)
 
 
 def _note(row: Mapping[str, Any]) -> Note:

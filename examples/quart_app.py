@@ -4,10 +4,10 @@ The guard goes around ``app.asgi_app``, Quart's own place for middleware: ``app`
 a Quart, and its ``test_app()`` goes through the guard.
 """
 
-from quart import Quart, request
+from quart import Quart, Response, request, websocket
 
 from asgi_lifespan_guard import LifespanGuard
-from examples.notes import ABOUT, Note, add_note, list_notes
+from examples.notes import ABOUT, Note, add_note, list_notes, watch
 from examples.resources import GATE, RESOURCES, db, http, model
 
 
@@ -23,6 +23,22 @@ async def read() -> list[Note]:
 async def write() -> tuple[Note, int]:
     text = (await request.get_json())["text"]
     return await add_note(db.get(request), model.get(request), text), 201
+
+
+@app.get("/notes/events")
+async def events() -> Response:
+    counts = (f"data: {count}\n\n" async for count in watch(db.get(request)))
+    response = Response(counts, content_type="text/event-stream")
+    response.timeout = None  # else Quart ends it after a minute
+    return response
+
+
+@app.websocket("/notes/live")
+async def live() -> None:
+    while True:
+        text = str(await websocket.receive())
+        note = await add_note(db.get(websocket), model.get(websocket), text)
+        await websocket.send_json(note)
 
 
 @app.get("/upstream")

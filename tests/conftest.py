@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.recorder import Recorder
+from tests.support.modules import Modules
 
 
 @pytest.fixture(
@@ -25,3 +28,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 def recorder() -> Recorder:
     """Return an observer that keeps what it is told."""
     return Recorder()
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modules]:
+    """Return a directory on the import path, for the test's own modules."""
+    modules = Modules(tmp_path, monkeypatch)
+    yield modules
+    modules.forget()

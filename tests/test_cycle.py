@@ -24,6 +24,7 @@ from asgi_lifespan_guard._events import (
     ResourceCrashed,
     ResourceGaveUp,
     ResourceOpened,
+    ResourceReopening,
     StartupFailed,
 )
 from tests.recorder import Recorder
@@ -291,7 +292,7 @@ async def test_background_state_is_withdrawn_with_the_app(recorder: Recorder) ->
     async with MemoryServer(guard) as server:
         await recorder.wait_for(ResourceOpened)
         app.crash.set()
-        await recorder.wait_for(AttemptFailed)
+        await recorder.wait_for(ResourceReopening)
         await server.get("/open")
         assert state_of(app.scopes[-1]) == {}
 

@@ -9,6 +9,9 @@ import pytest
 from asgi_lifespan_guard import (
     AppCannotRestartError,
     AppLifespanError,
+    AppNotLoadedError,
+    CheckFailedError,
+    CheckTimeoutError,
     CloseFailedError,
     CloseTimeoutError,
     CrashedError,
@@ -17,6 +20,7 @@ from asgi_lifespan_guard import (
     IllegalTransitionError,
     LifespanGuardError,
     NeedGaveUpError,
+    NotReadyError,
     OpenTimeoutError,
     ResourceUnavailableError,
     StartupFailedError,
@@ -31,6 +35,8 @@ TEXTS: list[tuple[LifespanGuardError, list[str]]] = [
     (IllegalTransitionError("db", "up", "open"), ["db", "'up'", "'open'"]),
     (FactoryError("db", "bad", "do this"), ["'db'", "bad; do this"]),
     (OpenTimeoutError("db", 3, 0.5), ["'db'", "attempt 3", "0.5 s", "timeout="]),
+    (CheckFailedError("db"), ["'db'", "returned False"]),
+    (CheckTimeoutError("db", 0.5), ["'db'", "0.5 s", "Check(timeout=...)"]),
     (
         CloseTimeoutError("db", 1.0),
         ["'db'", "after 1 s", "close_timeout=", "shutdown_timeout="],
@@ -50,6 +56,12 @@ TEXTS: list[tuple[LifespanGuardError, list[str]]] = [
         AppCannotRestartError("app", "a closed pool", "OSError"),
         ["'app'", "a closed pool", "OSError", "app_factory=True"],
     ),
+    (AppNotLoadedError(), ["by the lifespan", "lazy_start=True"]),
+    (
+        NotReadyError(0.5, "serving", ["db", "cache"]),
+        ["0.5 s", "is serving", "missing: db, cache"],
+    ),
+    (NotReadyError(0.5, "idle", []), ["is idle", "missing: nothing"]),
     (StateKeyClashError(["b", "a"]), ["'a', 'b'", "resource(name=...)"]),
     (
         ResourceUnavailableError("db"),
@@ -86,7 +98,9 @@ def test_every_error_is_tried() -> None:
     ("error", "also"),
     [
         (OpenTimeoutError("db", 1, 1), TimeoutError),
+        (CheckTimeoutError("db", 1), TimeoutError),
         (CloseTimeoutError("db", 1), TimeoutError),
+        (NotReadyError(1, "serving", []), TimeoutError),
         (ResourceUnavailableError("db"), LookupError),
         (GuardNotFoundError(), LookupError),
     ],
@@ -102,6 +116,11 @@ def test_facts_are_kept_as_attributes() -> None:
     """A handler need not read the text."""
     late = OpenTimeoutError("db", 3, 0.5)
     assert (late.resource, late.attempt, late.timeout) == ("db", 3, 0.5)
+    asked = CheckTimeoutError("db", 0.5)
+    assert (asked.resource, asked.timeout) == ("db", 0.5)
+    assert CheckFailedError("db").resource == "db"
+    away = NotReadyError(0.5, "serving", ["db"])
+    assert (away.timeout, away.missing) == (0.5, ("db",))
     failed = StartupFailedError("db", 2, SECRET)
     assert (failed.resource, failed.attempts, failed.cause) == ("db", 2, SECRET)
     app = AppLifespanError("startup", SECRET, told=True, message="no")

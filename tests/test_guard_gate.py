@@ -16,6 +16,7 @@ from asgi_lifespan_guard._events import (
     RequestRefused,
     ResourceGaveUp,
     ResourceOpened,
+    ResourceReopening,
 )
 from tests.recorder import Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
@@ -247,7 +248,7 @@ async def test_a_crash_closes_the_gate(recorder: Recorder) -> None:
         await recorder.wait_for(ResourceOpened, 2)
         assert (await server.get("/")).status == 200
         db.crash()
-        await recorder.wait_for(AttemptFailed)
+        await recorder.wait_for(ResourceReopening)
         assert (await server.get("/")).status == 503
 
 

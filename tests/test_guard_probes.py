@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from asgi_lifespan_guard import LifespanGuard, Probes
-from asgi_lifespan_guard._events import AttemptFailed, ResourceGaveUp, ResourceOpened
+from asgi_lifespan_guard._events import (
+    AttemptFailed,
+    ResourceGaveUp,
+    ResourceOpened,
+    ResourceReopening,
+)
 from tests.recorder import Recorder
 from tests.support.memory_server import MemoryServer
 from tests.support.resources import LATER, Tap, Watcher, hello
@@ -38,7 +43,7 @@ async def test_the_whole_way(recorder: Recorder) -> None:
         await recorder.wait_for(ResourceOpened, 2)
         assert await statuses(server) == (200, 200, 200)
         db.crash()
-        await recorder.wait_for(AttemptFailed)
+        await recorder.wait_for(ResourceReopening)
         assert await statuses(server) == (200, 503, 200)
     assert await statuses(server) == (200, 503, 200)
 

@@ -17,14 +17,18 @@ from asgi_lifespan_guard import (
     lifespan_of,
     resource,
 )
-from asgi_lifespan_guard._asgi.loading import as_asgi3
+from asgi_lifespan_guard._asgi.loading import LoadedApp
 from asgi_lifespan_guard._plan import Plan
-from tests.support.memory_server import MemoryServer
 from tests.support.resources import hello
 
 
 async def _open() -> Any:
     yield 1
+
+
+def _make() -> Any:
+    """Make an app."""
+    return hello
 
 
 DB = resource(_open, name="db")
@@ -35,19 +39,32 @@ TOY = resource(_open, name="toy", startup="blocking", required=False)
 
 
 NEEDY = lifespan_of(needs=[CACHE])
+LATE = {"app": "main:app"}
+WANTED = lifespan_of(required=False)
+SWITCHED = lifespan_of(enabled=lambda: True)
 UNKNOWN = Gate(needs={"/s": [CACHE]})
 
 
-def plan(*resources: Any, app_lifespan: Any = "blocking", **needs: Any) -> Plan:
+def plan(
+    *resources: Any,
+    app_lifespan: Any = "blocking",
+    app: LoadedApp | None = None,
+    lazy_start: bool = False,
+    **needs: Any,
+) -> Plan:
     """Make a plan; *needs* maps the name of a path to resources."""
     gate = Gate(needs={f"/{name}": needed for name, needed in needs.items()})
-    return Plan(resources, app_lifespan, gate, Probes(), Drain(), 15.0)
+    args = (gate, Probes(), Drain(), 15.0, app)
+    return Plan(resources, app_lifespan, *args, lazy_start=lazy_start)
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        pytest.param({"app": "main:app"}, "is no ASGI app", id="app"),
+        pytest.param({"app": "main"}, "is 'module:attribute'", id="string"),
+        pytest.param({"app": "main:"}, "is 'module:attribute'", id="no-attribute"),
+        pytest.param({"app": "src/main.py:app"}, "'module:attribute'", id="file"),
+        pytest.param({"app": _make}, "say app_factory=True", id="factory"),
         pytest.param({"app": None}, "is no ASGI app", id="no-app"),
         pytest.param({"resources": DB}, "must be a list", id="no-list"),
         pytest.param({"resources": [_open]}, "is no resource", id="no-resource"),
@@ -56,6 +73,8 @@ def plan(*resources: Any, app_lifespan: Any = "blocking", **needs: Any) -> Plan:
         pytest.param({"app_lifespan": DB}, "must be 'blocking'", id="another-recipe"),
         pytest.param({"app_lifespan": None}, "must be 'blocking'", id="none"),
         pytest.param({"app_lifespan": NEEDY}, "does not know", id="app-needs"),
+        pytest.param({**LATE, "app_lifespan": WANTED}, "required=False", id="wanted"),
+        pytest.param({**LATE, "app_lifespan": SWITCHED}, "enabled=...", id="switched"),
         pytest.param({"gate": 5.0}, "must be Gate(...)", id="gate"),
         pytest.param({"probes": "/livez"}, "must be Probes(...)", id="probes"),
         pytest.param({"probes": False}, "must be Probes(...)", id="probes-off"),
@@ -143,20 +162,40 @@ def test_defaults() -> None:
     assert (planned.gate, planned.probes) == (Gate(), Probes())
 
 
-def test_an_asgi_3_app_is_taken_as_it_is() -> None:
-    """What is no class is called with three arguments."""
-    assert as_asgi3(hello) is hello
+@pytest.mark.parametrize("app_lifespan", ["blocking", "background", "off"])
+def test_an_imported_app_is_in_the_background(app_lifespan: Any) -> None:
+    """Its import follows the port, whatever becomes of its lifespan."""
+    late = LoadedApp("main:app", has_lifespan=app_lifespan != "off")
+    (recipe,) = plan(app_lifespan=app_lifespan, app=late).recipes
+    assert (recipe.name, recipe.startup) == ("app", "background")
+    assert recipe.retry is not None
 
 
-@pytest.mark.anyio
-async def test_an_asgi_2_class_is_adapted() -> None:
-    """A class is an ASGI 2 app: called with the scope, then with receive and send."""
+def test_a_recipe_may_have_an_import_block() -> None:
+    """Who writes `startup="blocking"` has the import before the port."""
+    recipe = lifespan_of(startup="blocking")
+    assert plan(app_lifespan=recipe, app=LoadedApp("main:app")).recipes == (recipe,)
 
-    class App:
-        def __init__(self, scope: Any) -> None:
-            self.scope = scope
 
-        async def __call__(self, receive: Any, send: Any) -> None:
-            await hello(self.scope, receive, send)
+def test_a_factory_is_called_where_the_lifespan_is_run() -> None:
+    """What a factory makes starts as any other app; without a lifespan, behind."""
+    late = LoadedApp(_make, factory=True)
+    assert plan(app=late).recipes[0].startup == "blocking"
+    assert plan(app=late, app_lifespan="off").recipes[0].startup == "background"
 
-    assert (await MemoryServer(as_asgi3(App)).get("/")).body == b"hello"
+
+@pytest.mark.parametrize("app_lifespan", ["blocking", "background", "off"])
+def test_no_path_is_open_without_an_app(app_lifespan: Any) -> None:
+    """Where the app is not there yet, every path needs it, be it declared open."""
+    planned = plan(DB, app_lifespan=app_lifespan, app=LoadedApp("main:app"), open=())
+    assert planned.needed_by("/open") == ("/open", frozenset({"app"}))
+    assert planned.needed_by("/any") == (None, frozenset({"app", "db"}))
+
+
+def test_no_path_is_open_before_a_lazy_start() -> None:
+    """No server has waited for the app's startup: every path does, be it open."""
+    planned = plan(DB, lazy_start=True, open=())
+    assert planned.needed_by("/open") == ("/open", frozenset({"app"}))
+    assert not planned.transparent
+    without = plan(DB, app_lifespan="off", lazy_start=True, open=())
+    assert without.needed_by("/open") == ("/open", frozenset())

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Hashable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, takewhile
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -45,8 +44,7 @@ Reason: TypeAlias = Literal["never started", "not ready", "stopped", "draining"]
 Go: TypeAlias = Callable[[Receive], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a request may pass now.
 
     Attributes:
@@ -217,8 +215,11 @@ _TITLE = "Service Unavailable"
 _DETAILS = {
     "never started": (
         "The server has not run this app's lifespan, so nothing that it needs was"
-        " opened. Turn the server's lifespan support on (uvicorn --lifespan on); in"
-        " tests enter the client (`with TestClient(app)`, Quart's `test_app()`)."
+        " opened. Turn the server's lifespan support on (uvicorn --lifespan on), or"
+        " where it has none say LifespanGuard(..., lazy_start=True). In tests run it:"
+        " `with TestClient(app)`, Quart's `test_app()`, asgi_lifespan_guard.testing's"
+        " `running(app)`; or show values instead of what is not opened:"
+        " `testing.override(resource, value=...)`."
     ),
     "stopped": "The service has stopped.",
     "draining": "The service is stopping; another instance will answer.",

@@ -53,6 +53,9 @@ async def hosted_lifespan(
             await call.end()
 
 
+SILENT = "it failed without a reason, as Quart's while_serving does when used up"
+
+
 def restart_obstacle(error: BaseException) -> str | None:
     """Return how *error* shows that an app cannot be started twice, or ``None``.
 
@@ -64,7 +67,7 @@ def restart_obstacle(error: BaseException) -> str | None:
         return None
     text = f"{error.message or ''} {error.cause or ''}"
     if error.told and not text.strip():
-        return "it failed without a reason, as Quart's while_serving does when used up"
+        return SILENT
     signs = ("can only be called once", "generator didn't yield", "attribute 'args'")
     return next((sign for sign in signs if sign in text), None)
 

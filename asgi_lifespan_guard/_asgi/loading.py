@@ -11,7 +11,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
 
-from .._errors import AppNotLoadedError, ConfigurationError
+from .._errors import AppNotLoadedError, ConfigurationError, FactoryError
+from .._state import APP
 from .types import ASGIApp
 
 
@@ -29,6 +30,7 @@ class LoadedApp:
         current: The app as it is now; raises before the first load.
         has_lifespan: As given.
         is_late: Whether it has to be imported or made first.
+        is_fresh: Whether each load gives another app.
         blocks: Whether loading may take long, and belongs into a worker thread.
 
     Raises:
@@ -44,12 +46,12 @@ class LoadedApp:
         used: Callable[[ASGIApp], None] | None = None,
     ) -> None:
         self._given = app
-        self._factory = factory
         self._used = used
         self.has_lifespan = has_lifespan
         self.blocks = isinstance(app, str)
         self.is_late = self.blocks or factory
-        _check_given(app)
+        self.is_fresh = factory
+        _check_given(app, factory)
         self.current: ASGIApp = _not_loaded if self.is_late else as_asgi3(app)
 
     def use(self, app: ASGIApp) -> ASGIApp:
@@ -64,24 +66,38 @@ class LoadedApp:
 
         Raises:
             Exception: Whatever importing or making it raises.
-            ConfigurationError: When what was found is no ASGI app.
+            FactoryError: When what was found is no ASGI app, or cannot make one.
         """
         if not self.is_late:
             return self.current
         found = _imported(self._given) if self.blocks else self._given
-        return as_asgi3(found() if self._factory else found)
+        app = _made_by(found) if self.is_fresh else found
+        flaw = _flaw_of(app)
+        if flaw is not None:
+            raise FactoryError(APP, f"{self._given!r} gave {app!r}, which {flaw}", _SEE)
+        return as_asgi3(app)
 
 
-def as_asgi3(app: Any) -> ASGIApp:
+_SEE = "name the app itself, or with app_factory=True what makes it"
+
+
+def is_import_string(text: str) -> bool:
+    """Whether *text* is ``module:attribute``; both may have dots."""
+    module, _, attribute = text.partition(":")
+    names = [*module.split("."), *attribute.split(".")]
+    return all(name.isidentifier() for name in names)
+
+
+def as_asgi3(app: Any, owner: str = "LifespanGuard") -> ASGIApp:
     """Return *app* as an ASGI 3 app; an ASGI 2 app is known by being a class.
 
     Raises:
-        ConfigurationError: When it cannot be called.
+        ConfigurationError: When it cannot be called as one; it names *owner*.
     """
-    if not callable(app):
+    flaw = _flaw_of(app)
+    if flaw is not None:
         raise ConfigurationError(
-            f"LifespanGuard({app!r}): is no ASGI app; give the app object itself, or"
-            " 'module:attribute'"
+            f"{owner}({app!r}): {flaw}; give the app object itself"
         )
     if inspect.isclass(app):
         from asgiref.compatibility import guarantee_single_callable
@@ -91,17 +107,43 @@ def as_asgi3(app: Any) -> ASGIApp:
     return cast("ASGIApp", app)
 
 
-def _check_given(app: Any) -> None:
+def _check_given(app: Any, factory: bool) -> None:
     if isinstance(app, str):
-        module, colon, attribute = app.partition(":")
-        names = [*module.split("."), *attribute.split(".")]
-        if not colon or not all(name.isidentifier() for name in names):
+        if not is_import_string(app):
             raise ConfigurationError(
                 f"LifespanGuard({app!r}): an import string is 'module:attribute', such"
                 " as 'main:app'"
             )
-    elif not callable(app):
+    elif not factory or not callable(app):
         as_asgi3(app)
+
+
+def _flaw_of(app: Any) -> str | None:
+    if not callable(app):
+        return "is no ASGI app"
+    if inspect.isfunction(app) and not _takes_a_scope(app):
+        return (
+            "cannot be called with (scope, receive, send), as an ASGI app is (does it"
+            " make the app? then say app_factory=True)"
+        )
+    return None
+
+
+def _takes_a_scope(app: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(app).bind("scope", "receive", "send")
+    except TypeError:
+        return False
+    return True
+
+
+def _made_by(factory: Any) -> Any:
+    try:
+        return factory()
+    except TypeError as error:
+        raise FactoryError(
+            APP, f"calling {factory!r} to make the app failed: {error}", _SEE
+        ) from error
 
 
 def _imported(given: str) -> Any:

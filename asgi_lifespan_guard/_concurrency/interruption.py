@@ -126,7 +126,8 @@ class _AsyncioInterruption(Interruption):
         self.scope = anyio.CancelScope(shield=True)
 
     def bound(self, seconds: float) -> None:
-        deadline = anyio.current_time() + seconds
+        # Not anyio's clock: it wants a task, and a timer's callback has none.
+        deadline = asyncio.get_running_loop().time() + seconds
         self.scope.deadline = min(deadline, self.scope.deadline)
 
     @property

@@ -68,6 +68,7 @@ class Attempt:
         self._work: Interruption | None = None
         self._closes = False
         self._closing_since = 0.0
+        self._hidden: Exception | None = None
 
     async def run(self, values: Sequence[Any]) -> Exception | None:
         """Open it, hold what it gives, close it.
@@ -81,7 +82,11 @@ class Attempt:
         error: Exception | None = None
         try:
             async with interruptible(self._recipe.close_timeout) as self._work:
-                await self._open_and_hold(self._work, values)
+                try:
+                    await self._open_and_hold(self._work, values)
+                except BaseException as escaping:
+                    self._hidden = _failure_behind(escaping)
+                    raise
         except Exception as raised:
             error = raised
         except BaseException:
@@ -133,7 +138,9 @@ class Attempt:
         self, work: Interruption, error: Exception | None
     ) -> Exception | None:
         if work.overdue:
-            error = CloseTimeoutError(self._recipe.name, self._closing_took())
+            late = CloseTimeoutError(self._recipe.name, self._closing_took())
+            late.__context__ = self._hidden
+            error = late
         if self._holder.is_told_to_close():
             self._holder.closed(self._closing_took(), error)
             return None
@@ -151,7 +158,7 @@ class Attempt:
         if not work.timed_out or timeout is None:
             return None if work.interrupted else error
         late = OpenTimeoutError(self._recipe.name, self._number, timeout)
-        late.__cause__ = error
+        late.__cause__ = error or self._hidden
         return late
 
     def _conclude_cancelled(self) -> None:
@@ -162,3 +169,10 @@ class Attempt:
 
     def _closing_took(self) -> float:
         return anyio.current_time() - self._closing_since
+
+
+def _failure_behind(error: BaseException | None) -> Exception | None:
+    """Return what went wrong before a deadline cut the cleaning up short."""
+    while error is not None and not isinstance(error, Exception):
+        error = error.__context__
+    return error

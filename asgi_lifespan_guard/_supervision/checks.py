@@ -1,7 +1,7 @@
 """Asking a resource that is up how it is, and what its answers add up to.
 
-`Check` is the recipe; `Watch` counts answers and decides, without awaiting; `ask` asks
-once, under a deadline.
+`Check` is the recipe; `Watch` counts answers and decides, without awaiting; `Asker`
+asks, each time under a deadline.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
-import anyio
-
 from .._concurrency.interruption import Interruption, interruptible
 from .._errors import CheckFailedError, CheckTimeoutError, ConfigurationError
 from .._settings import check_seconds
+from .threads import ThreadedContext
 
 
 Then: TypeAlias = Literal["report", "reopen"]
@@ -127,40 +127,68 @@ class Watch:
         return Change.DOWN if self.failing else Change.RECOVERED
 
 
-async def ask(
-    resource: str,
-    check: Check,
-    value: Any,
-    *,
-    threaded: bool,
-    started: Callable[[Interruption], None],
-) -> Exception | None:
-    """Ask once; return why the answer is bad, or ``None``.
+class Asker:
+    """Puts the check of one resource, one question at a time.
+
+    A thread cannot be cancelled. While the last question's still runs no other is
+    begun, and the resource counts as one that does not answer.
 
     Args:
         resource: Its name.
         check: What to ask.
-        value: The resource's value.
-        threaded: Whether the resource lives in a worker thread.
-        started: Called with what interrupts the question.
     """
-    error: Exception | None = None
-    async with interruptible(check.timeout) as work:
-        started(work)
-        work.interrupt_after(check.timeout)
+
+    def __init__(self, resource: str, check: Check) -> None:
+        self._resource = resource
+        self._check = check
+        self._question: Interruption | None = None
+        self._thread: ThreadedContext[Any] | None = None
+
+    def interrupt(self) -> None:
+        """End the question that is on, if one is."""
+        if self._question is not None:
+            self._question.interrupt()
+
+    async def ask(self, value: Any, *, threaded: bool) -> Exception | None:
+        """Ask once; return why the answer is bad, or ``None``.
+
+        Args:
+            value: The resource's.
+            threaded: Whether it lives in a worker thread.
+        """
+        timeout = self._check.timeout
+        error: Exception | None = None
+        question: Interruption | None = None
         try:
-            if await _answer(check.call, value, threaded=threaded) is False:
-                error = CheckFailedError(resource)
+            async with interruptible(timeout) as question:
+                self._question = question
+                question.interrupt_after(timeout)
+                if await self._answer(value, threaded=threaded) is False:
+                    error = CheckFailedError(self._resource)
         except Exception as raised:
             error = raised
-        work.disarm()
-    if work.timed_out:
-        return CheckTimeoutError(resource, check.timeout)
-    return None if work.interrupted else error
+        finally:
+            self._question = None
+        assert question is not None
+        if question.timed_out:
+            return CheckTimeoutError(self._resource, timeout)
+        return None if question.interrupted else error
 
+    async def _answer(self, value: Any, *, threaded: bool) -> Any:
+        if self._thread is not None:
+            await self._thread.wait_ended()
+        call = self._check.call
+        if threaded and not inspect.iscoroutinefunction(call):
+            answer = await self._answer_of_thread(value)
+        else:
+            answer = call(value)
+        return await answer if inspect.isawaitable(answer) else answer
 
-async def _answer(call: Callable[[Any], Any], value: Any, *, threaded: bool) -> Any:
-    if threaded and not inspect.iscoroutinefunction(call):
-        return await anyio.to_thread.run_sync(call, value, abandon_on_cancel=True)
-    answer = call(value)
-    return await answer if inspect.isawaitable(answer) else answer
+    async def _answer_of_thread(self, value: Any) -> Any:
+        # Not anyio's: on asyncio its threads are no daemons, and one that hangs would
+        # keep the process from ending.
+        self._thread = ThreadedContext(
+            f"check {self._resource}", lambda: nullcontext(self._check.call(value))
+        )
+        async with self._thread as answer:
+            return answer

@@ -49,6 +49,9 @@ class Owner(Place):
         self.observe = crew.observe
         self._crew = crew
         self._value: Any = None
+        self._watcher = Watcher(
+            recipe, self.record, self._bell, crew, self._tell_it_is_back
+        )
         self._attempt: Attempt | None = None
         self._last_thread: Any = None
         self._series = Series(recipe.retry)
@@ -131,8 +134,8 @@ class Owner(Place):
         self.record.handle(ResourceTrigger.OPEN)
         self._series.begin()
         number = self._series.attempt
-        watcher = Watcher(self.recipe, self.record, self._bell, self._crew)
-        attempt = Attempt(self.recipe, number, self._last_thread, self, watcher)
+        self._watcher.renew()
+        attempt = Attempt(self.recipe, number, self._last_thread, self, self._watcher)
         self._attempt = attempt
         try:
             return await attempt.run([need._value for need in self.needs])
@@ -161,7 +164,7 @@ class Owner(Place):
         self.record.handle(ResourceTrigger.OPENED)
         number = self._series.attempt
         self.observe(ResourceOpened(self.recipe.name, number, duration))
-        self.ring(self.deep_dependents())
+        self._tell_it_is_back()
 
     @property
     def is_busy(self) -> bool:
@@ -272,6 +275,9 @@ class Owner(Place):
         self.tell_it_is_lost()
 
     # Small change
+
+    def _tell_it_is_back(self) -> None:
+        self.ring(self.deep_dependents())
 
     def _disturb(self) -> None:
         if self._attempt is not None:

@@ -278,6 +278,11 @@ def _check_choices(recipe: Resource[Any]) -> None:
             f"resource {recipe.name!r}: retry={recipe.retry!r} must be"
             " Retry(wait=..., stop=..., when=...), or None for a single attempt"
         )
+    if recipe.form is Form.STEP and recipe.check and recipe.check.then == "reopen":
+        raise ConfigurationError(
+            f"resource {recipe.name!r} is a step, which is not run again:"
+            " Check(then='reopen') is for what can be closed and opened"
+        )
     if not isinstance(recipe.enabled, bool) and not callable(recipe.enabled):
         raise ConfigurationError(
             f"resource {recipe.name!r}: enabled={recipe.enabled!r} must be a bool, or"

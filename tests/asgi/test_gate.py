@@ -30,7 +30,7 @@ from asgi_lifespan_guard._events import (
     RequestRefused,
 )
 from tests.recorder import Recorder
-from tests.support.exchange import Request
+from asgi_lifespan_guard.testing import Request
 from tests.support.memory_server import MemoryServer
 
 

@@ -370,3 +370,21 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
         async with interruptible(GRACE):
             await task
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+
+
+def test_the_timer_fires_without_anyio_around() -> None:
+    """Servers run `asyncio.run`, where a timer's callback knows of no anyio."""
+    marks: list[str] = []
+
+    async def run() -> None:
+        async with interruptible(0.01) as work:
+            work.interrupt_after(0.01)
+            try:
+                await asyncio.sleep(10)
+            finally:
+                marks.append("interrupted")
+                await asyncio.sleep(10)
+        marks.append(f"timed out: {work.timed_out}, overdue: {work.overdue}")
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+    assert marks == ["interrupted", "timed out: True, overdue: True"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from websockets import ConnectionClosed
+from websockets.sync.client import connect
 
 from examples.demo import wait_until
 from examples.demo.postgres import Postgres
@@ -29,7 +33,9 @@ APPS = (
     "django_app",
     "plain_asgi",
 )
+GOODBYE_APP = "plain_asgi"
 FAILED_ATTEMPT = "db: attempt "
+SERVICE_RESTART = 1012
 # More than the gate reads ahead, so a part of it waits in the server.
 LONG_TEXT = "buy milk " * 10_000
 # More patience than any gate has here; and no certificates to load for each request.
@@ -84,9 +90,24 @@ def wait_ready(server: ServerProcess) -> None:
 def stop(server: ServerProcess) -> None:
     """End the server with SIGTERM, and make sure that it went well."""
     server.terminate()
-    assert server.wait() in (0, -SIGTERM)
+    wait_ended_well(server)
+
+
+def wait_ended_well(server: ServerProcess) -> None:
+    """Wait until the server is gone, which takes no time here, and did not complain."""
+    assert server.wait(timeout=5) in (0, -SIGTERM)
     assert "Traceback" not in server.output
     assert wait_until(lambda: not server.processes(), timeout=5)
+
+
+@contextmanager
+def events(server: ServerProcess) -> Iterator[Iterator[str]]:
+    """Listen to a service's events; give their lines that are not comments."""
+    headers = {"accept": "text/event-stream"}
+    with httpx.stream("GET", server.url("/notes/events"), headers=headers, **HTTP) as r:
+        assert r.status_code == 200
+        assert r.headers["content-type"].startswith("text/event-stream")
+        yield (line for line in r.iter_lines() if line and not line.startswith(":"))
 
 
 def in_database(postgres: Postgres, *statements: str) -> None:
@@ -147,6 +168,35 @@ def wait_for_another_attempt(server: ServerProcess, held: Future[Any]) -> None:
     so_far = server.output.count(FAILED_ATTEMPT)
     assert wait_until(lambda: server.output.count(FAILED_ATTEMPT) > so_far, timeout=10)
     assert not held.done()
+
+
+# Not hypercorn's usual worker: it keeps signals from its app.
+@pytest.mark.parametrize("kind", ["uvicorn", "hypercorn-w0"], indirect=True)
+def test_streams_live_until_the_end(
+    kind: str, app: str, serve: Serve, postgres: Postgres
+) -> None:
+    """Events and a WebSocket tell of new notes until SIGTERM, and end properly."""
+    postgres.start()
+    with serve(kind, app) as server:
+        server.wait_bound()
+        url = server.url("/notes/live").replace("http", "ws")
+        with events(server) as lines, connect(url, proxy=None) as live:
+            assert next(lines) == "data: 0"
+            assert post(server, "ring the bell").status_code == 201
+            assert next(lines) == "data: 1"
+            live.send("buy milk")
+            note = {"id": 2, "text": "buy milk", "tag": "shopping"}
+            assert json.loads(live.recv()) == note
+            assert next(lines) == "data: 2"
+
+            server.terminate()
+            goodbye = ["event: goodbye", "data:"] if app == GOODBYE_APP else []
+            assert list(lines) == goodbye  # raises where the body has no proper end
+            with pytest.raises(ConnectionClosed) as closed:
+                live.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == SERVICE_RESTART
+        wait_ended_well(server)
 
 
 def test_a_missing_model_fails_the_startup(app: str, serve: Serve) -> None:

@@ -31,6 +31,7 @@ from asgi_lifespan_guard._events import (
     ResourceGaveUp,
     ResourceOpened,
     ResourcePhaseChanged,
+    ResourceReopening,
     ResourceSkipped,
 )
 from asgi_lifespan_guard._supervision import owner
@@ -309,8 +310,8 @@ async def test_a_crash_is_told_and_the_resource_reopened(stage: Stage) -> None:
     (crashed,) = stage.recorder.of(ResourceCrashed)
     assert isinstance(crashed.error, ExceptionGroup)
     assert crashed.error.exceptions == (made.error,)
-    (failed,) = stage.recorder.of(AttemptFailed)
-    assert (failed.attempt, failed.error) == (1, crashed.error)
+    assert stage.recorder.of(AttemptFailed) == []
+    assert stage.recorder.of(ResourceReopening) == [ResourceReopening("db", 0.0)]
 
 
 async def test_a_resource_that_ends_by_itself_has_crashed(stage: Stage) -> None:
@@ -364,7 +365,7 @@ async def test_a_crash_during_the_stop_is_a_failed_close(stage: Stage) -> None:
     assert stage.recorder.of(ResourceCrashed) == []
 
 
-@pytest.mark.parametrize(("long_enough", "attempts"), [(0, [1, 1]), (60, [1, 2])])
+@pytest.mark.parametrize(("long_enough", "attempts"), [(0, [1, 1, 1]), (60, [1, 2, 3])])
 async def test_a_crash_after_long_finds_a_fresh_budget(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, long_enough: float, attempts: Any
 ) -> None:
@@ -376,8 +377,8 @@ async def test_a_crash_after_long_finds_a_fresh_budget(
             await stage.recorder.wait_for(ResourceOpened, time)
             made.crash.set()
         await stage.recorder.wait_for(ResourceOpened, 3)
-    failed = stage.recorder.of(AttemptFailed)
-    assert [event.attempt for event in failed] == attempts
+    opened = stage.recorder.of(ResourceOpened)
+    assert [event.attempt for event in opened] == attempts
 
 
 # What is not run again

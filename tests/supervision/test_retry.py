@@ -171,3 +171,36 @@ def test_a_policy_by_result_finds_none() -> None:
     """A strategy that looks at results has no say over errors."""
     retry = Retry(when=tenacity.retry_if_result(bool))
     assert Series(retry).next_wait(OSError()) is None
+
+
+# After a long run
+
+
+def test_a_long_run_is_no_attempt() -> None:
+    """What ended it is followed by the first wait; the budget is whole afterwards."""
+    retry = Retry(
+        wait=tenacity.wait_incrementing(1, 2), stop=tenacity.stop_after_attempt(3)
+    )
+    series = Series(retry)
+    assert series.wait_uncounted(OSError()) == 1
+    assert series.attempt == 1
+    series.begin()
+    assert [series.next_wait(OSError()) for _ in range(3)] == [1, 3, None]
+
+
+def test_after_a_long_run_the_policy_is_asked_whether() -> None:
+    """Permanent errors and those that it does not want end it even then."""
+    retry = Retry(when=tenacity.retry_if_exception_type(OSError))
+    assert Series(retry).wait_uncounted(OSError()) is not None
+    assert Series(retry).wait_uncounted(KeyError()) is None
+    for error in HOPELESS:
+        assert Series(retry).wait_uncounted(error) is None
+        assert Series(None).wait_uncounted(error) is None
+
+
+def test_a_single_attempt_is_allowed_again_after_a_long_run() -> None:
+    """`retry=None` is about opening: what ran for long may be opened once more."""
+    series = Series(None)
+    assert series.wait_uncounted(OSError()) == FIRST
+    assert series.next_wait(OSError()) is None
+    assert Series(None).wait_uncounted(NameError()) is None

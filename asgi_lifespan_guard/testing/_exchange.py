@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .._asgi.types import ASGIApp, Message
 
-Message: TypeAlias = MutableMapping[str, Any]
-App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+
 Table: TypeAlias = Mapping[str, Mapping[str, str]]
 
 # Phase × message type → next phase. What is not listed is a violation.
@@ -44,13 +44,35 @@ WEBSOCKET: Table = {
     "open": {"websocket.send": "open", "websocket.close": "closed"},
 }
 
+# The fields that servers look into, and what they expect there.
+FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "body": bytes,
+    "bytes": (bytes, type(None)),
+    "code": int,
+    "headers": Iterable,
+    "message": str,
+    "more_body": bool,
+    "status": int,
+    "subprotocol": (str, type(None)),
+    "text": (str, type(None)),
+}
+
 
 class ProtocolError(AssertionError):
-    """Raised when an app does what no server need put up with."""
+    """Raised into an app that does what no server need put up with.
+
+    Raised to the test where the app left something undone. An `AssertionError`, so
+    that what catches ``Exception`` in the app hides it no better than a failed test.
+    """
 
 
 class Exchange:
     """One scope, and all that is said in it.
+
+    Args:
+        app: Called with the scope.
+        scope: A dict of its own.
+        table: What may be said in it, and when.
 
     Attributes:
         scope: What the app is called with.
@@ -60,19 +82,23 @@ class Exchange:
         receiving: Whether it is waiting for one.
     """
 
-    def __init__(self, app: App, scope: dict[str, Any], table: Table) -> None:
+    def __init__(self, app: ASGIApp, scope: dict[str, Any], table: Table) -> None:
         self.scope = scope
         self.sent: list[Message] = []
         self.phase = next(iter(table))
         self.reads = 0
+        self.receiving = False
         self._app = app
         self._table = table
         self._inbox: deque[Message] = deque()
-        self.receiving = False
         self._news = anyio.Event()
 
     async def run(self) -> Self:
-        """Call the app, and return when it has returned."""
+        """Call the app, and return when it has returned.
+
+        Raises:
+            Exception: Whatever the app raises, as it is.
+        """
         await self._app(self.scope, self.receive, self.send)
         return self
 
@@ -87,7 +113,11 @@ class Exchange:
             await self._news.wait()
 
     async def receive(self) -> Message:
-        """Be the app's ``receive``."""
+        """Be the app's ``receive``.
+
+        Raises:
+            ProtocolError: When another task of the app is receiving, too.
+        """
         if self.receiving:
             raise ProtocolError("the app receives twice at the same time")
         self.receiving = True
@@ -101,19 +131,26 @@ class Exchange:
         return self._inbox.popleft()
 
     async def send(self, message: Message) -> None:
-        """Be the app's ``send``."""
+        """Be the app's ``send``.
+
+        Raises:
+            ProtocolError: When the scope does not allow *message*, or not now.
+        """
         await checkpoint()
+        kind = message.get("type")
         expected = self._table.get(self.phase, {})
-        if message["type"] not in expected:
-            raise ProtocolError(f"{message['type']!r} sent while {self.phase}")
+        if not isinstance(kind, str) or kind not in expected:
+            raise ProtocolError(f"{kind!r} sent while {self.phase}")
+        _check_fields(message)
         self._check(message)
         self.sent.append(message)
         if not message.get("more_body"):
-            self.phase = expected[message["type"]]
+            self.phase = expected[kind]
         self._tell()
 
     def _check(self, message: Message) -> None:
-        """Raise unless *message* is as the protocol wants it."""
+        if self._inbox:
+            raise ProtocolError(f"{message['type']!r} answers what was not received")
 
     def _tell(self) -> None:
         self._news.set()
@@ -121,9 +158,15 @@ class Exchange:
 
 
 class Request(Exchange):
-    """A client's request, and the response to it, which a handshake may get too."""
+    """A client's request, and the response to it, which a handshake may get too.
 
-    def __init__(self, app: App, scope: dict[str, Any], table: Table = HTTP) -> None:
+    Attributes:
+        left: Whether the client has gone away.
+    """
+
+    def __init__(
+        self, app: ASGIApp, scope: dict[str, Any], table: Table = HTTP
+    ) -> None:
         super().__init__(app, scope, table)
         self.left = False
 
@@ -132,6 +175,7 @@ class Request(Exchange):
 
         Raises:
             ProtocolError: When it left the client without an answer.
+            Exception: Whatever the app raises, as it is.
         """
         await super().run()
         if self.phase in ("unanswered", "started", "denying") and not self.left:
@@ -144,13 +188,22 @@ class Request(Exchange):
         self.feed({"type": f"{self.scope['type']}.disconnect"})
 
     async def receive(self) -> Message:
-        """Be the app's ``receive``; that the client has left is said again."""
+        """Be the app's ``receive``; that the client has left is said again.
+
+        Raises:
+            ProtocolError: When another task of the app is receiving, too.
+        """
         if (self.left or self.phase == "answered") and not self._inbox:
             self.feed({"type": f"{self.scope['type']}.disconnect"})
         return await super().receive()
 
     async def send(self, message: Message) -> None:
-        """Be the app's ``send``."""
+        """Be the app's ``send``.
+
+        Raises:
+            OSError: When the client has left.
+            ProtocolError: When the scope does not allow *message*, or not now.
+        """
         if self.left:
             raise OSError("the client has left")
         await super().send(message)
@@ -173,15 +226,22 @@ class Request(Exchange):
         return b"".join(message.get("body", b"") for message in self.sent)
 
     def json(self) -> Any:
-        """Return the response's body, read as JSON."""
+        """Return the response's body, read as JSON.
+
+        Raises:
+            ValueError: When it is none.
+        """
         return json.loads(self.body)
 
     def _check(self, message: Message) -> None:
         if not self._may_deny() and "websocket.http" in message["type"]:
             raise ProtocolError("the app uses an extension that is not advertised")
-        for name, value in message.get("headers", ()):
-            if not (isinstance(name, bytes) and isinstance(value, bytes)):
-                raise ProtocolError(f"{name!r}: {value!r} is no header")
+        if message["type"].endswith("response.start") and "status" not in message:
+            raise ProtocolError("the response has no status")
+        if message["type"] == "websocket.send":
+            _check_payload(message)
+        for pair in message.get("headers", ()):
+            _check_header(pair)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._check_length(self.body + message.get("body", b""))
 
@@ -193,3 +253,22 @@ class Request(Exchange):
 
     def _may_deny(self) -> bool:
         return "websocket.http.response" in (self.scope.get("extensions") or ())
+
+
+def _check_fields(message: Message) -> None:
+    for field, kind in FIELDS.items():
+        if field in message and not isinstance(message[field], kind):
+            value = message[field]
+            raise ProtocolError(f"{message['type']!r} has {field}={value!r}")
+
+
+def _check_payload(message: Message) -> None:
+    given = [key for key in ("bytes", "text") if message.get(key) is not None]
+    if len(given) != 1:
+        raise ProtocolError("'websocket.send' has to have either bytes or text")
+
+
+def _check_header(pair: Any) -> None:
+    name, value = pair
+    if not (isinstance(name, bytes) and isinstance(value, bytes)):
+        raise ProtocolError(f"{name!r}: {value!r} is no header")
