@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help test lint types unit test-pythons demo bench diagrams constraints format clean
+.PHONY: help test lint types unit test-pythons chaos demo bench diagrams constraints format clean
 
 help:
 	@echo 'make test          everything: lint, types, tests with 100 % coverage'
@@ -30,6 +30,8 @@ help:
 	@echo 'make types         mypy --strict and pyright'
 	@echo 'make unit          pytest with coverage (a part: $(BIN)/python -m pytest tests/asgi)'
 	@echo 'make test-pythons  the quick tests on Python $(OTHER_PYTHONS), where present'
+	@echo 'make chaos         the chaos test with a new seed, for minutes; again with'
+	@echo '                   CHAOS_SEED=<what it printed>, longer with CHAOS_EXAMPLES='
 	@echo 'make bench         what the guard costs'
 	@echo 'make diagrams      draw the diagrams in docs/phases.md from the tables'
 	@echo 'make format        ruff: mend what it can'
@@ -68,6 +70,12 @@ test-pythons:
 		echo "== tests on Python $$version"; \
 		.venv-$$version/bin/python -m pytest -q -m 'not slow' || exit 1; \
 	done
+
+chaos: $(INSTALLED)
+	@seed=$${CHAOS_SEED:-$$($(BIN)/python -c 'import random; print(random.getrandbits(32))')}; \
+		echo "== chaos, CHAOS_SEED=$$seed"; \
+		CHAOS_SEED=$$seed CHAOS_EXAMPLES=$${CHAOS_EXAMPLES:-5000} \
+		$(BIN)/python -m pytest -q --timeout 0 tests/chaos
 
 demo: $(INSTALLED_DEMO)
 	@.venv-demo/bin/python -m examples.demo

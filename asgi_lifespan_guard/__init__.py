@@ -3,16 +3,17 @@
 `LifespanGuard` wraps the app, `resource` makes a recipe of what the app needs. The
 house:
 
-- `_guard`, `_controls`, `_plan`, `_lifetime`, `_cycle`, `_hosting`, `_drain`,
-  `_stop_signals`, `_lazy`, `_lifespan_of`: the door and its
-  floors, where the wings meet.
+- `_guard`, `_controls`, `_admission`, `_plan`, `_lifetime`, `_cycle`, `_hosting`,
+  `_drain`, `_stop_signals`, `_lazy`, `_lifespan_of`: the door and its floors, where
+  the wings meet.
 - `_phases`, `_events`, `_health`, `_errors`, `_settings`, `_state`, `_redaction`: the
   hall, plain vocabulary that both wings use; nothing in it awaits.
 - `_asgi`: the wing that speaks scope, receive and send.
 - `_supervision`: the wing that opens, holds and closes resources.
 - `_process`: the wing that speaks to the operating system.
 - `_concurrency`: the cellar, what both wings need of tasks.
-- `observers`: who is told of events.
+- `observers`: who is told of events; `events`: those, by their public names.
+- `testing`: for tests of guarded apps.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 """The door: `LifespanGuard` dispatches on the type of the scope.
 
-Here, and on the door's other floors (`_controls`, `_plan`, `_lifetime`, `_cycle`,
-`_hosting`, `_drain`, `_stop_signals`, `_lazy`), the wings meet: each is handed plain
-things of the others.
+Here, and on the door's other floors (`_admission`, `_controls`, `_plan`, `_lifetime`,
+`_cycle`, `_hosting`, `_drain`, `_stop_signals`, `_lazy`), the wings meet: each is
+handed plain things of the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any
 from weakref import WeakSet
 
+from ._admission import Admission
 from ._asgi.answers import closing
-from ._asgi.gate import GateKeeper, Verdict
+from ._asgi.gate import GateKeeper
 from ._asgi.loading import LoadedApp
 from ._asgi.paths import app_path
 from ._asgi.probes import ProbeDesk
@@ -31,7 +31,6 @@ from ._phases import Phase
 from ._plan import DEFAULT_DRAIN, DEFAULT_PROBES, AppLifespan, Plan
 from ._settings import Drain, Gate, Probes
 from ._state import KEY, Source, state_of
-from ._supervision.overrides import to_show
 from ._supervision.resource import Resource
 from .observers.logging import log, log_critical, logger
 
@@ -111,13 +110,15 @@ class LifespanGuard(Controls):
             log_critical(str(error))
             raise
         self._observers: tuple[Observer, ...] = (log, *observers)
-        self._keeper = GateKeeper(self._plan.gate, self._judge, self.observe)
-        self.keep_gate = self._keeper.run
         self.desk = ProbeDesk(self._plan.probes, self._plan.names, self.report)
         self._probe_paths = frozenset[str]() if probes is None else self.desk.paths
         self._board = StateBoard(self)
         self._app = loaded.current
         self._life = Lifetime(loaded, self._plan, self._board, self)
+        self._admission = Admission(self._plan, self._life, self._board)
+        judge = self._admission.judge
+        self._keeper = GateKeeper(self._plan.gate, judge, self.observe)
+        self.keep_gate = self._keeper.run
         self._lazy = LazyStart(self._life.run, self._life.is_idle)
         self._exchanges = self._life.exchanges
         self._live = None if drain is None else self._exchanges.live
@@ -244,28 +245,11 @@ class LifespanGuard(Controls):
             await self._keeper.pass_or_refuse(path, scope, receive, own_send, go)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._plan.transparent:
-            scope = self._with_state(scope)
+        scope = self._admission.with_state(scope)
         if self._live is None:
             await self._app(scope, receive, send)
         else:
             await self._exchanges.run(self._app, scope, receive, send)
-
-    def _with_state(self, scope: Scope) -> Scope:
-        if self._life.supervisor is None:
-            return self._with_overrides(scope)
-        state = scope.get("state")
-        if state is None or state is self._shared or not self._is_current(state):
-            return self._board.refreshed(scope)
-        return scope
-
-    def _with_overrides(self, scope: Scope) -> Scope:
-        """Show what a test has put in the place of what is not open."""
-        names, values = to_show(self._plan.recipes)
-        if self.phase is not Phase.IDLE or names:
-            scope = self._board.refreshed(scope)
-            scope["state"].update(values)
-        return scope
 
     async def _start_lazily(self, path: str) -> None:
         if path in self._probe_paths:
@@ -275,26 +259,6 @@ class LifespanGuard(Controls):
 
     def _use(self, app: ASGIApp) -> None:
         self._app = app
-
-    def _is_current(self, state: Mapping[str, Any]) -> bool:
-        return state.get(KEY) is self._board.stamp
-
-    def _judge(self, path: str) -> Verdict:
-        key, needed = self._plan.needed_by(path)
-        if not needed:
-            return Verdict(True, key)
-        supervisor = self._life.supervisor
-        if supervisor is None and needed <= to_show(self._plan.recipes)[0]:
-            return Verdict(True, key)
-        if self.phase is Phase.IDLE:
-            return Verdict(False, key, inf, "never started")
-        if supervisor is None or self.phase is Phase.STOPPING:
-            return Verdict(False, key, inf, "stopped")
-        if self.phase is not Phase.STARTING and supervisor.are_open(needed):
-            return Verdict(True, key)
-        if self.phase is Phase.DRAINING:
-            return Verdict(False, key, inf, "draining")
-        return Verdict(False, key, supervisor.due_in(needed))
 
     def _look_again(self) -> None:
         """Choose anew what lets a request pass; let the held ones know.

@@ -20,6 +20,7 @@ from ._asgi.state import StateBoard
 from ._asgi.types import Message, Receive, Scope, Send
 from ._concurrency.groups import transparent_task_group
 from ._concurrency.notice import Notice
+from ._concurrency.shielding import to_its_end
 from ._cycle import Cycle
 from ._drain import Drainer
 from ._errors import NotReadyError
@@ -247,8 +248,10 @@ class Lifetime:
             try:
                 yield begin
             finally:
-                await self._drained()
-                self._machine.handle(Trigger.STOP)
+                try:
+                    await self._drained()
+                finally:
+                    self._machine.handle(Trigger.STOP)
 
     async def _drained(self) -> None:
         """Let out what is still in flight, if no signal has had it done yet."""
@@ -256,8 +259,7 @@ class Lifetime:
             self.drainer.begun.set()
             return
         self.drain("shutdown")
-        with anyio.CancelScope(shield=True):
-            await self.drainer.finish()
+        await to_its_end(self.drainer.finish)
 
     def _observe(self, event: Event) -> None:
         self._guard.observe(event)

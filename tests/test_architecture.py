@@ -27,9 +27,12 @@ MAY_IMPORT = {
     "_process": HALL | {"_process", "_concurrency"},
     "_concurrency": HALL | {"_concurrency"},
     "observers": HALL | {"observers"},
+    "events": {"_events"},
 } | dict.fromkeys(HALL, HALL)
 LONGEST_FUNCTION = 50
-LONGEST_MODULE = 340
+LONGEST_MODULE = 300
+# One of these is a closed set, the other says each option of `resource` three times.
+LONGER = {"_events.py": 330, "_supervision/resource.py": 330}
 
 ROOMS = sorted(HOUSE.rglob("*.py"))
 
@@ -68,6 +71,19 @@ def test_a_room_imports_only_what_its_place_allows(room: Path) -> None:
     assert _ours(room) <= MAY_IMPORT[_place(room)]
 
 
+@pytest.mark.parametrize("name", ["_exchange", "_server"])
+def test_the_server_in_memory_does_not_know_what_it_serves(name: str) -> None:
+    """It speaks ASGI, and has never heard of guards and resources."""
+    room = HOUSE / "testing" / f"{name}.py"
+    assert _ours(room) <= {"_asgi", "_concurrency", "testing"}
+
+
+def test_nothing_is_tested_in_production() -> None:
+    """The kit for tests is imported by tests only."""
+    users = [room for room in ROOMS if "testing" in _ours(room)]
+    assert {_place(room) for room in users} <= {"testing"}
+
+
 @pytest.mark.parametrize(
     "room", [room for room in ROOMS if _place(room) in HALL], ids=_id
 )
@@ -83,7 +99,7 @@ def test_the_hall_awaits_nothing(room: Path) -> None:
 def test_rooms_and_functions_are_small(room: Path) -> None:
     """A module can be read at a sitting, and a function at a glance."""
     source = room.read_text()
-    assert len(source.splitlines()) <= LONGEST_MODULE
+    assert len(source.splitlines()) <= LONGER.get(_id(room), LONGEST_MODULE)
     long = [
         node.name
         for node in ast.walk(ast.parse(source))
@@ -110,12 +126,19 @@ def test_the_rules_cover_every_place() -> None:
     """A new room is either under a rule, or one of the doors."""
     doors = {
         "__init__",
+        "_admission",
+        "_controls",
         "_cycle",
         "_drain",
         "_guard",
+        "_hosting",
+        "_lazy",
         "_lifespan_of",
         "_lifetime",
         "_plan",
         "_stop_signals",
+        "auto",
+        "events",
+        "testing",
     }
     assert {_place(room) for room in ROOMS} - set(MAY_IMPORT) <= doors

@@ -479,4 +479,4 @@ async def test_the_held_are_answered_when_it_stops(recorder: Recorder) -> None:
             group.start_soon(request.run)
         await recorder.wait_for(RequestHeld, len(requests))
     assert {request.status for request in requests} == {503}
-    assert "has stopped" in requests[0].json()["detail"]
+    assert "stopp" in requests[0].json()["detail"]  # or is stopping, at first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import pkgutil
+import typing
 from importlib import import_module
 from importlib.resources import files
 from types import ModuleType
@@ -46,6 +47,26 @@ def test_every_error_is_public() -> None:
         if issubclass(kind, Exception)
     }
     assert raised <= set(asgi_lifespan_guard.__all__)
+
+
+def test_the_public_modules_are_those() -> None:
+    """Everything else begins with an underscore."""
+    public = {module.__name__.removeprefix(f"{NAME}.") for module in PUBLIC}
+    expected = {NAME, "auto", "events", "observers", "observers.logging", "testing"}
+    assert public == expected
+
+
+def test_every_event_is_public() -> None:
+    """What an observer is told can be matched by its public name, and `Event` too."""
+    private = import_module(f"{NAME}._events")
+    public = import_module(f"{NAME}.events")
+    defined = {n for n, thing in vars(private).items() if thing in _events_of(private)}
+    assert set(public.__all__) == defined | {"Event", "Observer"}
+    assert list(public.__all__) == sorted(public.__all__)
+
+
+def _events_of(module: ModuleType) -> tuple[object, ...]:
+    return typing.get_args(module.Event)
 
 
 def test_types_are_shipped() -> None:

@@ -41,12 +41,18 @@ OPEN = Gate(needs={"/about": ()})
 @resource
 async def db() -> AsyncIterator[str]:
     """Be the real thing, which no test here may open."""
+    refuse()
+    yield ""
+
+
+def refuse() -> None:
+    """Fail whatever opens the real thing."""
     raise AssertionError("the real one was opened")
-    yield
 
 
 @resource(needs=[db])
 async def cache(pool: str) -> AsyncIterator[str]:
+    """Need the real thing."""
     yield f"cache on {pool}"
 
 
@@ -64,19 +70,23 @@ async def opened(*recipes: Resource[Any]) -> dict[str, Any]:
 
 
 async def fake() -> AsyncGenerator[str, None]:
+    """Be a fake."""
     yield "fake"
 
 
 @asynccontextmanager
 async def as_context() -> AsyncIterator[str]:
+    """Be a context manager."""
     yield "fake"
 
 
 def as_thread() -> Iterator[str]:
+    """Be opened in a thread."""
     yield "fake"
 
 
 async def as_step() -> str:
+    """Be a step."""
     return "fake"
 
 
@@ -178,6 +188,7 @@ async def test_ends_no_process(recorder: Recorder) -> None:
 
 
 async def fails() -> None:
+    """Be a fake that is broken."""
     raise REFUSED
 
 
@@ -294,7 +305,7 @@ async def test_with_quarts_bare_test_client() -> None:
 
     @app.get("/")
     async def home() -> str:
-        return db.get(request)
+        return str(db.get(request))
 
     with override(db, value="fake"):
         response = await app.test_client().get("/")
@@ -310,12 +321,12 @@ class Decorated:
     @override(db, value="fake")
     def test(self, *, more: str = "") -> str:
         """Be a test."""
-        return anyio.run(opened, db)["db"] + more
+        return str(anyio.run(opened, db)["db"]) + more
 
     @override(db, value="fake")
     async def async_test(self) -> str:
         """Be an async one."""
-        return (await opened(db))["db"]  # type: ignore[no-any-return]
+        return str((await opened(db))["db"])
 
     @override(db, value="fake")
     def fixture(self) -> Iterator[Callable[[], str]]:
@@ -357,6 +368,7 @@ async def test_as_a_decorator_of_coroutines() -> None:
 
 
 def wrong(match: str) -> Any:
+    """Expect a mistake to be told."""
     return pytest.raises(ConfigurationError, match=match)
 
 

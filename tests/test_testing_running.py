@@ -29,17 +29,20 @@ REFUSED = OSError("refused")
 
 
 def client_of(app: Any) -> httpx.AsyncClient:
+    """Make a client that sends no lifespan."""
     transport = httpx.ASGITransport(app=app)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 async def shown(request: Request) -> JSONResponse:
+    """Show the texts in the state."""
     state = request.scope["state"]
     return JSONResponse({k: v for k, v in state.items() if isinstance(v, str)})
 
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncGenerator[dict[str, str], None]:
+    """Yield into the state."""
     yield {"own": "yielded"}
 
 
@@ -94,6 +97,7 @@ async def test_each_request_has_a_state_of_its_own() -> None:
 
 
 async def value() -> str:
+    """Be a step."""
     return "value"
 
 

@@ -9,6 +9,8 @@ alone: with a task group held over the ``yield`` that would corrupt the stack of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any, Protocol
 
 import anyio
@@ -68,7 +70,7 @@ class Attempt:
         self._work: Interruption | None = None
         self._closes = False
         self._closing_since = 0.0
-        self._hidden: Exception | None = None
+        self._overheard: _Overheard | None = None
 
     async def run(self, values: Sequence[Any]) -> Exception | None:
         """Open it, hold what it gives, close it.
@@ -82,11 +84,7 @@ class Attempt:
         error: Exception | None = None
         try:
             async with interruptible(self._recipe.close_timeout) as self._work:
-                try:
-                    await self._open_and_hold(self._work, values)
-                except BaseException as escaping:
-                    self._hidden = _failure_behind(escaping)
-                    raise
+                await self._open_and_hold(self._work, values)
         except Exception as raised:
             error = raised
         except BaseException:
@@ -118,7 +116,8 @@ class Attempt:
         context = context_of(recipe.name, recipe.form, recipe.factory, values)
         self.is_step = isinstance(context, Step)
         self.thread = context if isinstance(context, ThreadedContext) else None
-        async with context as value:
+        self._overheard = _Overheard(context)
+        async with self._overheard as value:
             threaded = self.thread is not None
             await self._watcher.ask_first(value, threaded=threaded)
             work.disarm()
@@ -139,7 +138,7 @@ class Attempt:
     ) -> Exception | None:
         if work.overdue:
             late = CloseTimeoutError(self._recipe.name, self._closing_took())
-            late.__context__ = self._hidden
+            late.__context__ = self._hidden_failure()
             error = late
         if self._holder.is_told_to_close():
             self._holder.closed(self._closing_took(), error)
@@ -156,10 +155,22 @@ class Attempt:
     ) -> Exception | None:
         timeout = self._recipe.timeout
         if not work.timed_out or timeout is None:
-            return None if work.interrupted else error
+            if not work.interrupted:
+                return error
+            self._tell_of_failed_close(error)
+            return None
         late = OpenTimeoutError(self._recipe.name, self._number, timeout)
-        late.__cause__ = error or self._hidden
+        late.__cause__ = error or self._hidden_failure()
         return late
+
+    def _hidden_failure(self) -> Exception | None:
+        return None if self._overheard is None else self._overheard.failure
+
+    def _tell_of_failed_close(self, error: Exception | None) -> None:
+        """Tell what leaving raised after a stop; what entering raised means nothing."""
+        entered = self._overheard is not None and self._overheard.entered
+        if entered and error is not None:
+            self._holder.closed(0.0, error)
 
     def _conclude_cancelled(self) -> None:
         if self.was_up and self._holder.stopping:
@@ -171,8 +182,45 @@ class Attempt:
         return anyio.current_time() - self._closing_since
 
 
+class _Overheard(AbstractAsyncContextManager[Any, "bool | None"]):
+    """A context manager, and what had gone wrong before a deadline cut it short.
+
+    What comes out then is a cancellation, and only in here does it still carry what it
+    came on top of: further out Python has the body's own cancellation take that place.
+
+    Attributes:
+        entered: Whether it was entered.
+        failure: What went wrong in it.
+    """
+
+    def __init__(self, context: AbstractAsyncContextManager[Any]) -> None:
+        self.entered = False
+        self.failure: Exception | None = None
+        self._context = context
+
+    async def __aenter__(self) -> Any:
+        try:
+            value = await self._context.__aenter__()
+            self.entered = True
+            return value
+        except BaseException as raised:
+            self.failure = _failure_behind(raised)
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            return await self._context.__aexit__(exc_type, error, traceback)
+        except BaseException as raised:
+            self.failure = _failure_behind(raised)
+            raise
+
+
 def _failure_behind(error: BaseException | None) -> Exception | None:
-    """Return what went wrong before a deadline cut the cleaning up short."""
     while error is not None and not isinstance(error, Exception):
         error = error.__context__
     return error

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._asgi.types import ASGIApp, Message
+from .._asgi.types import Message
 
 
 Table: TypeAlias = Mapping[str, Mapping[str, str]]
@@ -82,7 +82,7 @@ class Exchange:
         receiving: Whether it is waiting for one.
     """
 
-    def __init__(self, app: ASGIApp, scope: dict[str, Any], table: Table) -> None:
+    def __init__(self, app: Any, scope: dict[str, Any], table: Table) -> None:
         self.scope = scope
         self.sent: list[Message] = []
         self.phase = next(iter(table))
@@ -164,9 +164,7 @@ class Request(Exchange):
         left: Whether the client has gone away.
     """
 
-    def __init__(
-        self, app: ASGIApp, scope: dict[str, Any], table: Table = HTTP
-    ) -> None:
+    def __init__(self, app: Any, scope: dict[str, Any], table: Table = HTTP) -> None:
         super().__init__(app, scope, table)
         self.left = False
 

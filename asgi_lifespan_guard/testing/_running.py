@@ -16,7 +16,7 @@ from ._server import MemoryServer
 
 @asynccontextmanager
 async def running(
-    app: ASGIApp, *, ready: bool = True, timeout: float = 10.0
+    app: Any, *, ready: bool = True, timeout: float = 10.0
 ) -> AsyncGenerator[ASGIApp, None]:
     """Run an app's lifespan, and give what serves its requests.
 
@@ -52,7 +52,7 @@ async def running(
         yield _served(app, state)
 
 
-def _served(app: ASGIApp, state: Mapping[str, Any]) -> ASGIApp:
+def _served(app: Any, state: Mapping[str, Any]) -> ASGIApp:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         await app(
             {**scope, "state": {**state, **scope.get("state", {})}}, receive, send

@@ -15,7 +15,6 @@ from typing import Any, Literal, Self, TypeAlias
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from .._asgi.types import ASGIApp
 from .._concurrency.backend import on_trio
 from .._concurrency.groups import transparent_task_group
 from ._exchange import LIFESPAN, WEBSOCKET, Exchange, Request
@@ -55,7 +54,7 @@ class MemoryServer(AsyncContextManagerMixin):
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Any,
         *,
         lifespan: Literal["on", "auto"] = "on",
         lifespan_scope: dict[str, Any] | None = None,

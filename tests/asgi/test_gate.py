@@ -29,8 +29,8 @@ from asgi_lifespan_guard._events import (
     RequestHeld,
     RequestRefused,
 )
-from tests.recorder import Recorder
 from asgi_lifespan_guard.testing import Request
+from tests.recorder import Recorder
 from tests.support.memory_server import MemoryServer
 
 

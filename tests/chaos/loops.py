@@ -84,8 +84,10 @@ class AsyncioLoop(Loop):
 
     def next_deadline(self) -> float:
         loop = self._loop()
-        due = (timer.when() for timer in loop._scheduled if not timer.cancelled())
-        return float(min(due, default=float("inf"))) - loop.now
+        due = (
+            float(timer.when()) for timer in loop._scheduled if not timer.cancelled()
+        )
+        return min(due, default=float("inf")) - float(loop.now)
 
     def jump(self, seconds: float) -> None:
         self._loop().now += seconds
@@ -108,7 +110,8 @@ class TrioLoop(Loop):
         await trio.testing.wait_all_tasks_blocked()
 
     def next_deadline(self) -> float:
-        return trio.lowlevel.current_statistics().seconds_to_next_deadline
+        statistics = trio.lowlevel.current_statistics()
+        return float(statistics.seconds_to_next_deadline)
 
     def jump(self, seconds: float) -> None:
         self._clock.jump(seconds)
@@ -131,7 +134,8 @@ class MainThread:
 
         def do() -> None:
             try:
-                outcome.set_result(work())
+                work()
+                outcome.set_result(None)
             except BaseException as error:
                 outcome.set_exception(error)
             self._wanted.put(None)

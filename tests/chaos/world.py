@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 from tenacity import stop_after_attempt, stop_never, wait_fixed
 
 from asgi_lifespan_guard import (
     Check,
+    CloseFailedError,
     Drain,
     Gate,
     LifespanGuard,
@@ -24,6 +26,8 @@ from asgi_lifespan_guard import (
     Resource,
     ResourcePhase,
     Retry,
+    StartupFailedError,
+    StopRequestedError,
     resource,
 )
 from asgi_lifespan_guard._events import Event
@@ -131,15 +135,18 @@ class Actor:
                 finally:
                     group.cancel_scope.cancel()
         finally:
-            self._look_above()
-            self.live = False
-            self.crash = None
-            try:
-                await self._suffer("close")
-            finally:
-                self.closed += 1
-                if anyio.get_current_task().id != task:
-                    self.world.complain(f"{self.name} was left in another task")
+            await self._close(task)
+
+    async def _close(self, task: int) -> None:
+        self._look_above()
+        self.live = False
+        self.crash = None
+        try:
+            await self._suffer("close")
+        finally:
+            self.closed += 1
+            if anyio.get_current_task().id != task:
+                self.world.complain(f"{self.name} was left in another task")
 
     async def _wait_for_crash(self) -> None:
         self.crash = anyio.Event()
@@ -147,7 +154,7 @@ class Actor:
         raise self.world.error(f"{self.name} crashed")
 
     async def _suffer(self, what: str) -> None:
-        await anyio.sleep(0)
+        await checkpoint()
         fate = self.fates[what].pop(0) if self.fates[what] else "fine"
         if fate == "hangs":
             await anyio.sleep_forever()
@@ -161,7 +168,7 @@ class Actor:
     async def _check(self, value: object) -> bool:
         if value != self.value or not (self.live or self.node.kind == "step"):
             self.world.complain(f"{self.name} is checked with {value}")
-        await anyio.sleep(0)
+        await checkpoint()
         if self.health == "hangs":
             await anyio.sleep_forever()
         if self.health == "fails":
@@ -245,7 +252,7 @@ class World:
             with self.scope:
                 async with self.server:
                     await self.stop.wait()
-        except LifespanError as error:
+        except Exception as error:
             if not _is_ours(error):
                 self.complain(f"the server saw {error!r} from {error.__cause__!r}")
         finally:
@@ -337,6 +344,8 @@ class World:
         """Look whether it has come to an end."""
         if self.hosted:
             self.complain(f"it has not stopped: {self.guard.report()}")
+        elif self.guard.phase not in (Phase.IDLE, Phase.STOPPED, Phase.FAILED):
+            self.complain(f"the guard is {self.guard.phase} for ever")
         if self.unheard():
             self.complain(f"nobody heard of {self.unheard()}")
         for actor in self.actors:
@@ -349,20 +358,21 @@ class World:
     def _hear(self, event: Event) -> None:
         error = getattr(event, "error", None)
         if isinstance(error, BaseException):
-            self.heard.update(map(id, _all_of(error)))
+            self.heard.update(map(id, all_of(error)))
 
 
-def _all_of(error: BaseException | None) -> Iterator[BaseException]:
+def all_of(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error, what it holds and what led to it."""
     if error is not None:
         yield error
         if isinstance(error, BaseExceptionGroup):
             for leaf in error.exceptions:
-                yield from _all_of(leaf)
-        yield from _all_of(error.__cause__)
-        yield from _all_of(error.__context__)
+                yield from all_of(leaf)
+        yield from all_of(error.__cause__)
+        yield from all_of(error.__context__)
 
 
-def _is_ours(error: LifespanError) -> bool:
-    module = type(error.__cause__).__module__
-    return module == "asgi_lifespan_guard._errors"
+def _is_ours(error: Exception) -> bool:
+    """Whether it is what a server is to see of what went wrong here."""
+    ours = (CloseFailedError, StartupFailedError, StopRequestedError)
+    return isinstance(error, LifespanError) and isinstance(error.__cause__, ours)

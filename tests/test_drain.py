@@ -1,0 +1,408 @@
+"""The way out: streams end, requests finish, and only then resources close."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from asgi_lifespan_guard import ConfigurationError, Drain, LifespanGuard, Phase
+from asgi_lifespan_guard._concurrency.backend import on_trio
+from asgi_lifespan_guard._events import (
+    DrainBegun,
+    DrainEnded,
+    Event,
+    PhaseChanged,
+    RequestCut,
+    RequestStuck,
+    StreamEnded,
+)
+from tests.recorder import Recorder
+from tests.support.memory_server import MemoryServer, Request
+from tests.support.resources import Tap
+
+
+EVENTS = (b"accept", b"text/event-stream")
+
+
+class Site:
+    """An app with one path for each way to be in flight."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.finish = anyio.Event()
+        self.guard: LifespanGuard
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        path = scope["path"]
+        if path == "/quick":
+            await _answer(send)
+            return
+        self.recorder.mark(f"in {path}")
+        try:
+            await getattr(self, path.strip("/"))(scope, receive, send)
+        finally:
+            await anyio.sleep(0.01)
+            self.recorder.mark(f"out {path}")
+
+    async def stream(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await anyio.sleep_forever()
+
+    async def slow(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.finish.wait()
+        await _answer(send)
+
+    async def stubborn(self, scope: Any, receive: Any, send: Any) -> None:
+        while not self.finish.is_set():
+            with anyio.CancelScope(shield=True):
+                try:
+                    await self.finish.wait()
+                except asyncio.CancelledError:
+                    self.recorder.mark("ignored")
+        await _answer(send)
+
+    async def hook(self, scope: Any, receive: Any, send: Any) -> None:
+        self.guard.begin_drain("preStop")
+        await self.guard.wait_drain(scope)
+        await _answer(send)
+
+    async def socket(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        assert (await receive())["code"] == 1012
+
+
+async def _answer(send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"whole"})
+
+
+class Stage:
+    """A guarded site that serves, with visitors."""
+
+    def __init__(self, recorder: Recorder, **options: Any) -> None:
+        self.recorder = recorder
+        self.site = Site(recorder)
+        options.setdefault("drain", Drain(endless=["/stream"]))
+        self.tap = Tap(recorder, **options.pop("tap", {}))
+        recipes = [self.tap.recipe] if options.pop("resources", True) else []
+        self.guard = LifespanGuard(
+            self.site, recipes, observers=[recorder, self._after], **options
+        )
+        self.site.guard = self.guard
+        self.server = MemoryServer(self.guard)
+        self.group: Any = None
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Stage]:
+        async with anyio.create_task_group() as self.group, self.server:
+            await self.guard.wait_ready(10)
+            yield self
+
+    async def visit(self, path: str, *headers: tuple[bytes, bytes]) -> Request:
+        """Have one more request in flight."""
+        request = self.server.http(path, headers=headers)
+        self.group.start_soon(request.run)
+        await self.recorder.wait_for_mark(f"in {path}")
+        return request
+
+    def _after(self, event: Event) -> None:
+        self.recorder.marks.append(type(event).__name__)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("resources", [True, False])
+async def test_everybody_is_let_out_before_anything_is_closed(
+    recorder: Recorder, resources: bool
+) -> None:
+    """A stop by the server's own message drains, too."""
+    stage = Stage(recorder, resources=resources)
+    async with stage.serving():
+        stream = await stage.visit("/stream")
+        slow = await stage.visit("/slow")
+        socket = stage.server.websocket("/socket")
+        stage.group.start_soon(socket.run)
+        await recorder.wait_for_mark("in /socket")
+
+        async def let_finish() -> None:
+            await recorder.wait_until(lambda: "out /stream" in recorder.marks)
+            assert "out /slow" not in recorder.marks
+            stage.site.finish.set()
+
+        stage.group.start_soon(let_finish)
+    assert (stream.phase, slow.body, socket.phase) == ("answered", b"whole", "closed")
+    assert recorder.of(DrainBegun) == [DrainBegun("shutdown", 3)]
+    assert {event.path for event in recorder.of(StreamEnded)} == {"/stream", "/socket"}
+    assert recorder.of(DrainEnded)[0].left == 0
+    if resources:
+        end = recorder.marks.index("close db")
+        assert {"out /stream", "out /slow", "out /socket"} <= set(recorder.marks[:end])
+    phases = [event.new for event in recorder.of(PhaseChanged)]
+    assert phases[-3:] == [Phase.DRAINING, Phase.STOPPING, Phase.STOPPED]
+
+
+@pytest.mark.anyio
+async def test_a_request_past_its_grace_is_cut(recorder: Recorder) -> None:
+    """It is told apart from one that finished by what the client gets."""
+    stage = Stage(recorder, drain=Drain(grace=0.05))
+    stage.server.http("/slow")
+    async with stage.serving():
+        slow = await stage.visit("/slow")
+        stage.guard.begin_drain("enough")
+        await stage.guard.wait_drain()
+        assert slow.status == 503
+        assert slow.headers["connection"] == "close"
+    cut = recorder.of(RequestCut)
+    assert [event.path for event in cut] == ["/slow"]
+    assert cut[0].after >= 0.05
+
+
+@pytest.mark.anyio
+async def test_what_does_not_end_is_left_behind(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported by path and age; a last wait is not for it."""
+    monkeypatch.setattr("asgi_lifespan_guard._drain.PATIENCE", 0.05)
+    stage = Stage(recorder, drain=Drain(grace=0))
+    async with stage.serving():
+        await stage.visit("/stubborn")
+        stage.guard.begin_drain()
+        await stage.guard.wait_drain()
+        (stuck,) = recorder.of(RequestStuck)
+        assert stuck.path == "/stubborn"
+        assert stuck.age >= 0.1
+        assert recorder.of(DrainEnded)[0].left == 1
+        assert recorder.marks.count("ignored") == (0 if on_trio() else 2)
+        stage.site.finish.set()
+
+
+@pytest.mark.anyio
+async def test_a_hook_waits_for_all_but_itself(recorder: Recorder) -> None:
+    """Several may wait at the same time, and each is answered when all is over."""
+    stage = Stage(recorder)
+    async with stage.serving():
+        stream = await stage.visit("/stream")
+        hooks = [stage.server.http("/hook"), stage.server.http("/hook")]
+        for hook in hooks:
+            stage.group.start_soon(hook.run)
+        await recorder.wait_for_mark("out /hook", 2)
+        assert [hook.body for hook in hooks] == [b"whole"] * 2
+        assert stream.phase == "answered"
+        assert stage.guard.draining.is_set()
+        await stage.guard.draining.wait()
+        assert not stage.guard.ready
+        assert recorder.of(DrainBegun) == [DrainBegun("preStop", 2)]
+
+
+@pytest.mark.anyio
+async def test_while_it_drains_probes_and_the_finite_are_answered(
+    recorder: Recorder,
+) -> None:
+    """Unready but alive; a new stream is refused; connections are not kept."""
+    stage = Stage(recorder)
+    async with stage.serving():
+        await stage.visit("/slow")
+        stage.guard.begin_drain()
+        stage.guard.begin_drain("again")
+        await anyio.wait_all_tasks_blocked()
+        ready, live = [await stage.server.get(path) for path in ("/readyz", "/livez")]
+        assert (ready.status, live.status) == (503, 200)
+        assert ready.headers["connection"] == live.headers["connection"] == "close"
+        assert (await stage.server.get("/quick")).status == 200
+        for path, *headers in (("/stream",), ("/quick", EVENTS)):
+            refused = await stage.server.get(path, *headers)
+            assert (refused.status, refused.headers["connection"]) == (503, "close")
+        socket = await stage.server.websocket("/socket").run()
+        assert socket.status == 503
+        stage.site.finish.set()
+    assert len(recorder.of(DrainBegun)) == 1
+
+
+@pytest.mark.anyio
+async def test_during_the_delay_streams_may_begin(recorder: Recorder) -> None:
+    """They are ended when it is over; a shutdown cuts it short."""
+    stage = Stage(recorder, drain=Drain(delay=3600, endless=["/stream"]))
+    async with stage.serving():
+        stage.guard.begin_drain()
+        stream = await stage.visit("/stream")
+        assert (await stage.server.get("/readyz")).status == 503
+    assert stream.phase == "answered"
+
+
+@pytest.mark.anyio
+async def test_a_shutdown_long_after_a_drain_has_its_own_time(
+    recorder: Recorder,
+) -> None:
+    """Nobody knew when it would come, and closing is bounded from then on."""
+    tap = SlowTap(recorder)
+    drain = Drain(grace=0.0)
+    guard = LifespanGuard(
+        Site(recorder), [tap.recipe], drain=drain, shutdown_timeout=0.3
+    )
+    async with MemoryServer(guard):
+        await guard.wait_ready(10)
+        guard.begin_drain()
+        await guard.wait_drain()
+        await anyio.sleep(0.4)
+    assert recorder.marks == ["open db", "close db", "closed"]
+
+
+class SlowTap(Tap):
+    """Takes some time to close."""
+
+    async def close(self) -> None:
+        await anyio.sleep(0.05)
+        self._recorder.mark("closed")
+
+
+@pytest.mark.anyio
+async def test_who_came_after_the_drain_is_waited_for_a_little(
+    recorder: Recorder,
+) -> None:
+    """A server may have cancelled it a moment ago, and not waited for its clean-up."""
+    stage = Stage(recorder)
+    async with stage.serving():
+        stage.guard.begin_drain()
+        await stage.guard.wait_drain()
+        async with anyio.create_task_group() as late:
+            request = stage.server.http("/slow")
+            late.start_soon(request.run)
+            await recorder.wait_for_mark("in /slow")
+            stage.group.start_soon(_finish_soon, stage.site)
+            late.cancel_scope.shield = True
+            stage.server.lifespan.phase = "stopping"
+            stage.server.lifespan.feed({"type": "lifespan.shutdown"})
+            await recorder.wait_for_mark("out /slow")
+            assert "close db" not in recorder.marks
+    assert recorder.marks.index("out /slow") < recorder.marks.index("close db")
+
+
+async def _finish_soon(site: Site) -> None:
+    await anyio.sleep(0.02)
+    site.finish.set()
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_lifespan_still_waits_for_requests(
+    recorder: Recorder,
+) -> None:
+    """Every task of the loop may be cancelled at once; what is left of the drain is."""
+    stage = Stage(recorder, drain=Drain(grace=3600))
+    guard, server = stage.guard, stage.server
+    async with (
+        anyio.create_task_group() as stage.group,
+        anyio.create_task_group() as lifespan,
+    ):
+        lifespan.start_soon(server.lifespan.run)
+        server.lifespan.feed({"type": "lifespan.startup"})
+        await recorder.wait_for_mark("open db")
+        await stage.visit("/slow")
+        guard.begin_drain()
+        await anyio.wait_all_tasks_blocked()
+        _cancel_the_walker()
+        lifespan.cancel_scope.cancel()
+        stage.site.finish.set()
+    assert guard.phase is Phase.STOPPED
+    assert recorder.of(DrainEnded)[0].left == 0
+    assert recorder.marks.index("out /slow") < recorder.marks.index("close db")
+
+
+def _cancel_the_walker() -> None:
+    """Cancel the task that drains, as `asyncio.run` does when it is left."""
+    tasks = [] if on_trio() else asyncio.all_tasks()
+    (task,) = [t for t in tasks if "Drainer.run" in str(t.get_coro())] or [None]
+    if task is not None:
+        task.cancel()
+
+
+@pytest.mark.anyio
+async def test_each_life_has_its_own_drain(recorder: Recorder) -> None:
+    """The guard starts again, and nothing is left of the last time."""
+    stage = Stage(recorder)
+    for _ in range(2):
+        async with stage.serving():
+            assert not stage.guard.draining.is_set()
+            await stage.visit("/stream")
+            recorder.marks.remove("in /stream")
+        stage.server = MemoryServer(stage.guard)
+    assert [event.reason for event in recorder.of(DrainBegun)] == ["shutdown"] * 2
+
+
+@pytest.mark.anyio
+async def test_without_a_drain_requests_are_left_alone(recorder: Recorder) -> None:
+    """Nobody is ended, waited for or told; `draining` is given at the shutdown."""
+    stage = Stage(recorder, drain=None)
+    async with stage.serving():
+        stream = await stage.visit("/stream")
+        assert not stage.guard.draining.is_set()
+        stage.server.lifespan.phase = "stopping"
+        stage.server.lifespan.feed({"type": "lifespan.shutdown"})
+        await recorder.wait_for_mark("close db")
+        assert stage.guard.draining.is_set()
+        assert stream.phase == "started"
+        stage.group.cancel_scope.cancel()
+    assert recorder.of(DrainBegun) == []
+
+
+@pytest.mark.anyio
+async def test_by_hand_without_a_drain(recorder: Recorder) -> None:
+    """`begin_drain` uses the defaults then, and has nothing in flight."""
+    stage = Stage(recorder, drain=None)
+    async with stage.serving():
+        stage.guard.begin_drain()
+        await stage.guard.wait_drain()
+    assert recorder.of(DrainBegun) == [DrainBegun("begin_drain()", 0)]
+
+
+@pytest.mark.anyio
+async def test_an_app_may_call_itself(recorder: Recorder) -> None:
+    """A request inside another one, in the same task, is one more in flight."""
+    inner: list[Request] = []
+    stage = Stage(recorder, drain=Drain(grace=0.05))
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        inner.append(stage.server.http("/slow"))
+        await inner[0].run()
+
+    stage.site.calling = call  # type: ignore[attr-defined]
+    async with stage.serving():
+        request = await stage.visit("/calling")
+        await recorder.wait_for_mark("in /slow")
+        stage.guard.begin_drain()
+        await stage.guard.wait_drain()
+    assert request.status == 503
+    assert recorder.of(DrainBegun)[0].in_flight == 2
+    assert inner[0].status == 503
+    assert recorder.of(DrainEnded)[0].left == 0
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"delay": -1}, "Drain(delay=-1): must be a number of seconds, 0 or more"),
+    ({"grace": "10"}, "Drain(grace='10'): must be a number of seconds"),
+    ({"endless": "/events"}, "must be a list of path prefixes"),
+    ({"endless": ["events"]}, "path that begins with '/'"),
+    ({"signals": [signal.SIGKILL]}, "signals that can be caught"),
+    ({"signals": 15}, "must be a list of signals"),
+]
+
+
+@pytest.mark.parametrize(("given", "text"), WRONG, ids=lambda arg: str(arg))
+def test_a_wrong_setting_is_told_at_once(given: dict[str, Any], text: str) -> None:
+    """The error names the option, what was given, and what it must be."""
+    with pytest.raises(ConfigurationError) as caught:
+        Drain(**given)
+    assert text in str(caught.value)
+
+
+def test_good_settings_are_taken() -> None:
+    """No grace, no signal, and paths."""
+    drain = Drain(delay=5, grace=0, endless=("/events",), signals=())
+    assert (drain.delay, drain.grace, drain.signals) == (5, 0, ())

@@ -1,0 +1,260 @@
+"""Signals: what they do in each phase, and who handles them before and after."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from signal import SIG_DFL, SIG_IGN, SIGINT, SIGTERM, SIGURG
+from typing import Any
+
+import anyio
+import pytest
+from starlette.testclient import TestClient
+
+from asgi_lifespan_guard import Drain, LifespanGuard, Phase
+from asgi_lifespan_guard._events import DrainBegun, Event, PhaseChanged
+from asgi_lifespan_guard._stop_signals import StopSignals
+from tests.recorder import Recorder
+from tests.support.memory_server import LifespanError, MemoryServer
+from tests.support.resources import LATER, Tap, hello
+
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def server(recorder: Recorder) -> Iterator[Any]:
+    """Be the server's handler, and leave this process's own as they were."""
+
+    def handle(signum: int, frame: Any) -> None:
+        recorder.mark(f"server: {signal.Signals(signum).name}")
+
+    signums = (SIGTERM, SIGINT, SIGURG)
+    before = [signal.getsignal(signum) for signum in signums]
+    signal.signal(SIGTERM, handle)
+    signal.signal(SIGINT, handle)
+    yield handle
+    for signum, handler in zip(signums, before, strict=True):
+        signal.signal(signum, handler)
+
+
+@asynccontextmanager
+async def serving(
+    recorder: Recorder, drain: Drain, **tap: Any
+) -> AsyncIterator[LifespanGuard]:
+    """Run a guard with one resource, whose phases are marked, too."""
+
+    def mark(event: Event) -> None:
+        if isinstance(event, PhaseChanged):
+            recorder.mark(event.new.value)
+
+    recipes = [Tap(recorder, **tap).recipe]
+    guard = LifespanGuard(hello, recipes, drain=drain, observers=[recorder, mark])
+    async with MemoryServer(guard):
+        await guard.wait_ready(10)
+        recorder.marks.clear()
+        yield guard
+
+
+END = ["draining", "stopping", "close db", "stopped"]
+
+
+@pytest.mark.parametrize("signum", [SIGTERM, SIGINT])
+async def test_a_signal_begins_the_drain(
+    recorder: Recorder, server: Any, signum: signal.Signals
+) -> None:
+    """The server hears it at once, and both handlers are as before at the end."""
+    async with serving(recorder, Drain()):
+        assert signal.getsignal(signum) != server
+        signal.raise_signal(signum)
+        await recorder.wait_for(DrainBegun)
+    assert recorder.marks == [f"server: {signum.name}", *END]
+    assert recorder.of(DrainBegun) == [DrainBegun(signum.name, 0)]
+    assert [signal.getsignal(s) for s in (SIGTERM, SIGINT)] == [server, server]
+
+
+async def test_sigterm_is_held_back_for_the_delay(recorder: Recorder) -> None:
+    """The server hears it when the delay is over, once."""
+    async with serving(recorder, Drain(delay=0.05)):
+        signal.raise_signal(SIGTERM)
+        await recorder.wait_for_mark("server: SIGTERM")
+    assert recorder.marks == ["draining", "server: SIGTERM", *END[1:]]
+
+
+async def test_ctrl_c_is_never_held_back(recorder: Recorder) -> None:
+    """A person waits."""
+    async with serving(recorder, Drain(delay=3600)):
+        signal.raise_signal(SIGINT)
+        assert recorder.marks == ["server: SIGINT"]
+    assert recorder.marks == ["server: SIGINT", *END]
+
+
+async def test_a_second_signal_cuts_the_delay_short(recorder: Recorder) -> None:
+    """It goes to the server at once, and the first one follows."""
+    async with serving(recorder, Drain(delay=3600)):
+        signal.raise_signal(SIGTERM)
+        await recorder.wait_for_mark("draining")
+        signal.raise_signal(SIGINT)
+        assert recorder.marks == ["draining", "server: SIGINT"]
+        await recorder.wait_for_mark("server: SIGTERM")
+    assert recorder.marks[2:] == ["server: SIGTERM", *END[1:]]
+
+
+async def test_a_signal_in_a_drain_by_hand_is_passed_on(recorder: Recorder) -> None:
+    """There is no delay for it any more, even if it comes in the same moment."""
+    async with serving(recorder, Drain(delay=3600)) as guard:
+        signal.raise_signal(SIGTERM)
+        guard.begin_drain()
+        await recorder.wait_for_mark("server: SIGTERM")
+    assert recorder.marks == ["draining", "server: SIGTERM", *END[1:]]
+
+
+@pytest.mark.parametrize("signum", [SIGTERM, SIGURG])
+async def test_a_signal_ends_a_blocking_startup(
+    recorder: Recorder, signum: signal.Signals
+) -> None:
+    """What was open is closed, and the server is told that the start has failed."""
+    early = Tap(recorder, "early", startup="blocking")
+    late = Tap(recorder, "late", startup="blocking", needs=[early.recipe], shut=True)
+    guard = LifespanGuard(
+        hello,
+        [early.recipe, late.recipe],
+        drain=Drain(signals=[SIGTERM, SIGURG]),
+        observers=[recorder],
+    )
+    async with anyio.create_task_group() as group:
+
+        async def stop() -> None:
+            await recorder.wait_for_mark("open early")
+            signal.raise_signal(signum)
+
+        group.start_soon(stop)
+        with pytest.raises(LifespanError, match=signum.name):
+            async with MemoryServer(guard):
+                pytest.fail("it started")
+    heard = ["server: SIGTERM"] if signum is SIGTERM else []
+    assert recorder.marks == ["open early", *heard, "close early"]
+    assert guard.phase is Phase.FAILED
+
+
+async def test_a_signal_ends_a_wait_for_the_next_attempt(recorder: Recorder) -> None:
+    """Nothing is open, and nothing is waited for."""
+    tap = Tap(recorder, errors=[OSError("not yet")], retry=LATER)
+    guard = LifespanGuard(hello, [tap.recipe], observers=[recorder])
+    with anyio.fail_after(10):
+        async with MemoryServer(guard):
+            await anyio.wait_all_tasks_blocked()
+            signal.raise_signal(SIGTERM)
+            await recorder.wait_for(DrainBegun)
+    assert recorder.marks == ["server: SIGTERM"]
+
+
+# Where nobody else handles the signal. The default of this one is to do nothing, so
+# that the tests survive it.
+
+
+@asynccontextmanager
+async def leaving(recorder: Recorder, drain: Drain) -> AsyncIterator[LifespanGuard]:
+    """Run a guard that is going to leave by itself."""
+    guard = LifespanGuard(hello, [Tap(recorder).recipe], drain=drain)
+    lifespan = MemoryServer(guard).lifespan
+    async with anyio.create_task_group() as group:
+        group.start_soon(lifespan.run)
+        lifespan.feed({"type": "lifespan.startup"})
+        await guard.wait_ready(10)
+        lifespan.phase = "stopping"
+        yield guard
+
+
+async def test_where_nobody_handles_it_all_is_closed_first(recorder: Recorder) -> None:
+    """The guard leaves by itself, and then has the default done."""
+    async with leaving(recorder, Drain(signals=[SIGURG])) as guard:
+        signal.raise_signal(SIGURG)
+        assert signal.getsignal(SIGURG) is not SIG_DFL
+    assert recorder.marks == ["open db", "close db"]
+    assert guard.phase is Phase.STOPPED
+    assert signal.getsignal(SIGURG) is SIG_DFL
+
+
+async def test_a_second_one_is_not_held_back(recorder: Recorder) -> None:
+    """Its default is done at once; should one survive it, the delay is over."""
+    async with leaving(recorder, Drain(signals=[SIGURG], delay=3600)):
+        signal.raise_signal(SIGURG)
+        assert signal.getsignal(SIGURG) is not SIG_DFL
+        signal.raise_signal(SIGURG)
+        assert signal.getsignal(SIGURG) is SIG_DFL
+
+
+async def test_what_is_ignored_stays_ignored(recorder: Recorder) -> None:
+    """A process that is meant to survive it does."""
+    signal.signal(SIGTERM, SIG_IGN)
+    async with serving(recorder, Drain()) as guard:
+        signal.raise_signal(SIGTERM)
+        await anyio.wait_all_tasks_blocked()
+        assert guard.phase is Phase.SERVING
+        assert signal.getsignal(SIGTERM) is SIG_IGN
+    assert signal.getsignal(SIGTERM) is SIG_IGN
+
+
+# Handlers of the app's own.
+
+
+async def test_who_comes_in_front_of_us_stays(recorder: Recorder) -> None:
+    """We do not know whether it could do without us, and leave it alone."""
+
+    def own(signum: int, frame: Any) -> None:
+        recorder.mark("own")
+
+    async with serving(recorder, Drain()) as guard:
+        signal.signal(SIGTERM, own)
+        signal.raise_signal(SIGTERM)
+        await anyio.wait_all_tasks_blocked()
+        assert guard.phase is Phase.SERVING
+    assert signal.getsignal(SIGTERM) is own
+    assert recorder.marks == ["own", *END]
+
+
+async def test_another_life_installs_and_restores_again(
+    recorder: Recorder, server: Any
+) -> None:
+    """Nothing is left of the first one; no handler is called twice."""
+    tap = Tap(recorder)
+    guard = LifespanGuard(hello, [tap.recipe], observers=[recorder])
+    for life in (1, 2):
+        async with MemoryServer(guard):
+            signal.raise_signal(SIGTERM)
+            await recorder.wait_for(DrainBegun, life)
+        assert recorder.marks.count("server: SIGTERM") == life
+        assert signal.getsignal(SIGTERM) is server
+
+
+async def test_no_signal_no_handler(recorder: Recorder, server: Any) -> None:
+    """`Drain(signals=())` and `drain=None` touch none."""
+    for drain in (Drain(signals=()), None):
+        guard = LifespanGuard(hello, [Tap(recorder).recipe], drain=drain)
+        async with MemoryServer(guard):
+            assert signal.getsignal(SIGTERM) is server
+
+
+def test_another_thread_touches_no_handler(recorder: Recorder, server: Any) -> None:
+    """Starlette's test client runs the app in one."""
+    guard = LifespanGuard(hello, [Tap(recorder).recipe])
+    with TestClient(guard) as client:
+        assert client.get("/").text == "hello"
+        assert signal.getsignal(SIGTERM) is server
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_signal_after_the_loop_is_the_servers(
+    recorder: Recorder, backend: str
+) -> None:
+    """There is nobody left whom we could tell."""
+    life = LifespanGuard(hello)._life
+
+    async def make() -> StopSignals:
+        return StopSignals(Drain(), life, life.drainer)
+
+    with anyio.run(make, backend=backend):
+        signal.raise_signal(SIGTERM)
+    assert recorder.marks == ["server: SIGTERM"]
