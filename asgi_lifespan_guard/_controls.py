@@ -58,7 +58,7 @@ class Controls:
             reason: Told to observers.
         """
         delay = 0.0 if self._plan.drain is None else self._plan.drain.delay
-        self._life.drain(reason, delay)
+        self._life.drain_by_hand(reason, delay)
 
     async def wait_drain(self, source: HasScope | Scope | None = None) -> None:
         """Wait until a drain has begun and nothing is in flight any more.

@@ -59,13 +59,16 @@ class Drainer:
         self._release: Callable[[], None] | None = None
         self._then: Callable[[], None] = _nothing
         self._began_at = 0.0
-        self._walked = False
+        self._walking = False
+        self._no_walker = Notice()
+        self._given_up: set[Any] = set()
 
     def renew(self) -> None:
         """Make ready for another cycle."""
         self.begun.clear()
         self.over.clear()
-        self.refuses_streams = self._walked = False
+        self.refuses_streams = False
+        self._given_up.clear()
         self._then = _nothing
 
     def begin(
@@ -103,17 +106,35 @@ class Drainer:
     async def finish(self) -> None:
         """Walk the steps of a drain that has begun, or wait until they are walked.
 
-        Whoever comes first walks: the task that waits for the beginning may have been
-        cancelled together with the rest of the lifespan.
+        Whoever comes first walks, and who is cancelled leaves the rest to the next: a
+        loop that is torn down cancels every task.
         """
-        if self._walked:
-            await self.over.wait()
-            return
-        self._walked = True
-        with anyio.CancelScope(shield=True):
-            await self._walk()
+        while not self.over.is_set():
+            if self._walking:
+                await self._no_walker.wait()
+            else:
+                await self._walk()
+
+    async def wait_latecomers(self) -> None:
+        """Wait for requests that came after the drain, and are left with no server.
+
+        uvicorn may have cancelled them a moment ago, and not waited.
+        """
+        with anyio.move_on_after(PATIENCE):
+            await self._exchanges.wait_over(self._spared | self._given_up)
 
     async def _walk(self) -> None:
+        self._walking = True
+        self._no_walker.clear()
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._walk_steps()
+        finally:
+            self._walking = False
+            self._delay = 0.0
+            self._no_walker.set()
+
+    async def _walk_steps(self) -> None:
         self._began_at = anyio.current_time()
         self._limit(self._delay)
         with anyio.move_on_after(self._delay):
@@ -122,8 +143,8 @@ class Drainer:
             self._release()
         self.refuses_streams = True
         await self._let_out()
-        left = self._exchanges.left(self._spared)
-        self._observe(DrainEnded(self._lasted(), len(left)))
+        self._given_up.update(self._exchanges.left(self._spared))
+        self._observe(DrainEnded(self._lasted(), len(self._given_up)))
         self.over.set()
         self._then()
 
@@ -149,7 +170,7 @@ class Drainer:
             self._exchanges.cut(self._lasted())
             if await self._is_over_within(PATIENCE):
                 return
-        for scope in self._exchanges.left(self._spared):
+        for scope in self._exchanges.left(self._spared).values():
             self._observe(RequestStuck(app_path(scope), self._lasted()))
 
     async def _is_over_within(self, seconds: float) -> bool:

@@ -74,6 +74,7 @@ class Lifetime:
         self._last_resources: tuple[ResourceReport, ...] | None = None
         self._waiting: anyio.CancelScope | None = None
         self._left = False
+        self._by_hand = False
         self._fatal = False
         self._paused: str | None = None
         self._news = Notice()
@@ -202,6 +203,11 @@ class Lifetime:
             self._machine.handle(Trigger.DRAIN)
             self.drainer.begin(reason, delay, release)
 
+    def drain_by_hand(self, reason: str, delay: float) -> None:
+        """Begin the drain, if it serves; nobody knows when the stop comes, then."""
+        self._by_hand = self._by_hand or self.is_serving()
+        self.drain(reason, delay)
+
     def end_process(self, reason: str) -> None:
         """Drain, close everything, and end the process with status 1."""
         self._fatal = True
@@ -222,6 +228,7 @@ class Lifetime:
     ) -> AsyncGenerator[Callable[[], None], None]:
         self._machine.handle(Trigger.START)
         self._last_error = None
+        self._by_hand = False
         self.drainer.renew()
         guard = self._guard
         self._cycle = Cycle(self._app, scope, self._plan, self._board, self._observe)
@@ -259,7 +266,9 @@ class Lifetime:
             self.drainer.begun.set()
             return
         self.drain("shutdown")
+        self.drainer.hurry()
         await to_its_end(self.drainer.finish)
+        await to_its_end(self.drainer.wait_latecomers)
 
     def _observe(self, event: Event) -> None:
         self._guard.observe(event)
@@ -268,9 +277,10 @@ class Lifetime:
             self.end_process(f"{event.resource} gave up")
 
     def _limit(self, delay: float) -> None:
-        """Bound everything from now on by one deadline."""
-        if self.supervisor is not None and self._plan.drain is not None:
-            seconds = delay + self._plan.drain.grace + self._plan.shutdown_timeout
+        """Bound everything from now on by one deadline, if it is a stop."""
+        drain = self._plan.drain
+        if self.supervisor is not None and drain is not None and not self._by_hand:
+            seconds = delay + drain.grace + self._plan.shutdown_timeout
             self.supervisor.close_by(anyio.current_time() + seconds)
 
     def _end(self) -> None:

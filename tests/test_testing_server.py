@@ -57,6 +57,12 @@ async def test_answers() -> None:
     assert response.headers == {"content-length": "10"}
 
 
+async def test_answers_in_json() -> None:
+    """What is JSON is read as such."""
+    app = saying(START, {**BODY, "body": b'{"up": true}'})
+    assert (await MemoryServer(app).get("/")).json() == {"up": True}
+
+
 @pytest.mark.parametrize(
     ("messages", "text"),
     [

@@ -33,7 +33,7 @@ from .._concurrency.interruption import Interruption, interruptible
 from .._events import Event, RequestCut, StreamEnded
 from .answers import answer_http, closing, problem, sent
 from .paths import app_path, lies_under
-from .socket import Socket
+from .socket import Socket, SocketEndedError
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -57,6 +57,7 @@ class Exchange:
         cancel: Cancels it; may be called again.
         socket: The WebSocket, if it is one.
         told: How it was told to end, if it was.
+        cancelled: How often it was cancelled by us.
     """
 
     scope: Scope
@@ -64,18 +65,25 @@ class Exchange:
     cancel: Callable[[], object]
     socket: Socket | None = None
     told: How | None = None
+    cancelled: int = 0
 
     def end(self) -> None:
         """End it as what has no end of its own."""
         self.told = How.ENDED
         if self.socket is None:
-            self.cancel()
+            self.interrupt()
         else:
             self.socket.end()
 
+    def interrupt(self) -> None:
+        """Cancel its app."""
+        self.cancelled += 1
+        self.cancel()
+
     async def finish(self) -> None:
-        """Finish the answer, now that its app has been cancelled."""
+        """Finish the answer, now that its app has ended."""
         if self.socket is not None:
+            await self.socket.say_goodbye()
             return
         if self.told is How.ENDED and await sent(lambda: self.send(_LAST_CHUNK)):
             return
@@ -125,13 +133,16 @@ class Exchanges:
         """Take out an exchange whose app has returned.
 
         It may have been cancelled at the very end, and the cancellation not yet
-        delivered: then it is taken in here.
+        delivered: then it is taken in here. Or the app has taken the cancellation for
+        a wish to return, and its answer may want an end.
         """
-        exchange = self._forget(key)
-        if exchange is not None and exchange.told is not None:
+        exchange = self._watched.get(key)
+        told = exchange is not None and exchange.told is not None
+        if exchange is not None and told and asyncio.current_task() is not None:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-            _uncancel()
+            await self._finish(key, exchange)
+        self._forget(key)
 
     async def conclude(self, key: Any, error: BaseException) -> bool:
         """Take out an exchange that raised; finish it if it was our doing.
@@ -145,14 +156,28 @@ class Exchanges:
         """
         self.live.pop(key, None)
         exchange = self._watched.get(key)
-        ours = exchange is not None and exchange.told is not None
-        if exchange is not None and ours and isinstance(error, asyncio.CancelledError):
-            _uncancel()
-            await exchange.finish()
+        ours = isinstance(error, asyncio.CancelledError | SocketEndedError)
+        if exchange is None or exchange.told is None or not ours:
             self._forget(key)
-            return True
-        self._forget(key)
-        return False
+            return False
+        await self._finish(key, exchange)
+        return not self._is_told_further_out(exchange)
+
+    async def _finish(self, key: Any, exchange: Exchange) -> None:
+        _uncancel(exchange.cancelled)
+        try:
+            await exchange.finish()
+        finally:
+            self._forget(key)
+
+    def _is_told_further_out(self, inner: Exchange) -> bool:
+        """Whether an exchange that called *inner* in its own task is to end, too."""
+        return any(
+            x.cancelled and x.cancel == inner.cancel for x in self._others(inner)
+        )
+
+    def _others(self, exchange: Exchange) -> list[Exchange]:
+        return [x for x in self._watched.values() if x is not exchange]
 
     async def _run_on_asyncio(
         self, app: ASGIApp, receive: Receive, exchange: Exchange
@@ -175,10 +200,11 @@ class Exchanges:
         """Do the same where only cancel scopes can do what ``task.cancel()`` does."""
         self._watched[exchange] = exchange
         try:
-            async with interruptible(math.inf) as work:
+            async with interruptible(math.inf, shield=False) as work:
                 exchange.cancel = partial(_interrupt, work)
-                await app(exchange.scope, receive, exchange.send)
-            if work.interrupted:
+                with suppress(SocketEndedError):
+                    await app(exchange.scope, receive, exchange.send)
+            if exchange.told is not None:
                 await exchange.finish()
         finally:
             self._forget(exchange)
@@ -209,7 +235,8 @@ class Exchanges:
 
     async def end_endless(self) -> None:
         """End everything that has no end of its own."""
-        endless = [x for x in self._watched.values() if self.is_endless(x.scope)]
+        running = [x for x in self._inside_out() if x.told is None]
+        endless = [x for x in running if self.is_endless(x.scope)]
         for exchange in endless:
             self._observe(StreamEnded(app_path(exchange.scope)))
             exchange.end()
@@ -220,15 +247,22 @@ class Exchanges:
 
     def cut(self, after: float) -> None:
         """Cancel everything that is left, *after* seconds; again, if told before."""
-        for exchange in list(self._watched.values()):
+        for exchange in self._inside_out():
             if exchange.told is None or exchange.socket is not None:
                 self._observe(RequestCut(app_path(exchange.scope), after))
             exchange.told = exchange.told or How.CUT
-            exchange.cancel()
+            exchange.interrupt()
 
-    def left(self, spared: Collection[Any] = ()) -> list[Scope]:
-        """Return the scopes of what is in flight, but for the *spared* keys."""
-        return [x.scope for key, x in self._watched.items() if key not in spared]
+    def _inside_out(self) -> list[Exchange]:
+        """Return what is in flight, a request that another one makes before that.
+
+        The cancellation of the other one then waits until the inner one is clean.
+        """
+        return list(reversed(self._watched.values()))
+
+    def left(self, spared: Collection[Any] = ()) -> dict[Any, Scope]:
+        """Return the scopes of what is in flight, but for the *spared* keys, by key."""
+        return {k: x.scope for k, x in self._watched.items() if k not in spared}
 
     def look_again(self) -> None:
         """Have `wait_over` look again."""
@@ -262,9 +296,10 @@ def _interrupt(work: Interruption) -> None:
     work.interrupt()
 
 
-def _uncancel() -> None:
+def _uncancel(times: int) -> None:
     task = asyncio.current_task()
-    if task is not None:
+    assert task is not None
+    for _ in range(times):
         task.uncancel()
 
 

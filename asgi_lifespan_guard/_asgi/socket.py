@@ -17,6 +17,13 @@ SERVICE_RESTART = 1012
 REASON = "Service Restart"
 
 
+class SocketEndedError(OSError):
+    """Raised when an app sends to a WebSocket that a drain has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the WebSocket was closed: the service is restarting (1012)")
+
+
 class Socket:
     """One WebSocket: stands between the app and the server's *receive* and *send*."""
 
@@ -49,15 +56,17 @@ class Socket:
         """Pass *message* to the server.
 
         Raises:
-            OSError: When it was ended, as a server does whose client is gone. The
-                app's own close is not minded.
+            SocketEndedError: When it was ended, as a server does whose client is gone.
+                The app's own close is not minded.
         """
         closes = message["type"] == "websocket.close"
-        if self._ended and not closes:
-            raise OSError("the WebSocket was closed: the service is restarting (1012)")
         if not self._ended:
             self._closed = self._closed or closes
             await self._send(message)
+        elif closes:
+            await self.say_goodbye()
+        else:
+            raise SocketEndedError
 
     def end(self) -> None:
         """Let the app see a disconnect from now on."""
@@ -75,4 +84,5 @@ class Socket:
             return
         self._closed = True
         goodbye = {"code": SERVICE_RESTART, "reason": REASON}
-        await sent(lambda: self._send({"type": "websocket.close", **goodbye}))
+        with anyio.CancelScope(shield=True):  # It takes a second at most.
+            await sent(lambda: self._send({"type": "websocket.close", **goodbye}))

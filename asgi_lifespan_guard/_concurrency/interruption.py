@@ -14,8 +14,8 @@ deadline instead:
   runnable; if the task was runnable before, or shields itself, the shield goes up at
   once and is lowered for a moment now and then until the delivery has happened.
 
-In both, outer cancellation does not reach the work by itself: whoever runs it must
-interrupt it, or let it be done.
+In both, outer cancellation does not reach the work by itself, unless it is told to:
+whoever runs it must interrupt it, or let it be done.
 """
 
 from __future__ import annotations
@@ -89,18 +89,22 @@ class Interruption(ABC):
             self.interrupt()
 
 
-def interruptible(grace: float) -> AbstractAsyncContextManager[Interruption]:
+def interruptible(
+    grace: float, *, shield: bool = True
+) -> AbstractAsyncContextManager[Interruption]:
     """Make the body interruptible; the cancellation that ends it so is swallowed.
 
     Args:
         grace: Seconds that an interrupted body may take to clean up.
+        shield: Whether outer cancellation is kept out of a body that has not been
+            interrupted.
     """
-    return _on_trio(grace) if on_trio() else _on_asyncio(grace)
+    return _on_trio(grace, shield) if on_trio() else _on_asyncio(grace, shield)
 
 
 @asynccontextmanager
-async def _on_asyncio(grace: float) -> AsyncGenerator[Interruption, None]:
-    interruption = _AsyncioInterruption(grace)
+async def _on_asyncio(grace: float, shield: bool) -> AsyncGenerator[Interruption, None]:
+    interruption = _AsyncioInterruption(grace, shield)
     try:
         with interruption.scope:
             yield interruption
@@ -116,14 +120,14 @@ async def _on_asyncio(grace: float) -> AsyncGenerator[Interruption, None]:
 
 
 class _AsyncioInterruption(Interruption):
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, shield: bool) -> None:
         super().__init__(grace)
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._cancelled_before = task.cancelling()
         self._timer: asyncio.TimerHandle | None = None
-        self.scope = anyio.CancelScope(shield=True)
+        self.scope = anyio.CancelScope(shield=shield)
 
     def bound(self, seconds: float) -> None:
         # Not anyio's clock: it wants a task, and a timer's callback has none.
@@ -166,8 +170,8 @@ class _AsyncioInterruption(Interruption):
 
 
 @asynccontextmanager
-async def _on_trio(grace: float) -> AsyncGenerator[Interruption, None]:
-    interruption = _TrioInterruption(grace)
+async def _on_trio(grace: float, shield: bool) -> AsyncGenerator[Interruption, None]:
+    interruption = _TrioInterruption(grace, shield)
     with interruption.outer, interruption.inner:
         try:
             yield interruption
@@ -176,14 +180,14 @@ async def _on_trio(grace: float) -> AsyncGenerator[Interruption, None]:
 
 
 class _TrioInterruption(Interruption):
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, shield: bool) -> None:
         import trio
 
         super().__init__(grace)
         self._trio = trio
         self._timer = trio.CancelScope()
         self._delivery_is_due = False
-        self.outer: trio.CancelScope = trio.CancelScope(shield=True)
+        self.outer: trio.CancelScope = trio.CancelScope(shield=shield)
         self.inner: trio.CancelScope = trio.CancelScope()
 
     def bound(self, seconds: float) -> None:

@@ -155,15 +155,16 @@ class Actor:
 
     async def _suffer(self, what: str) -> None:
         await checkpoint()
+        opening = what == "open"
         fate = self.fates[what].pop(0) if self.fates[what] else "fine"
         if fate == "hangs":
             await anyio.sleep_forever()
         if fate == "dawdles":
             await anyio.sleep(1.5)
         if fate == "fails":
-            raise self.world.error(f"{self.name} does not {what}")
+            raise self.world.error(f"{self.name} does not {what}", moot=opening)
         if fate == "is hopeless":
-            raise self.world.error(f"{self.name} does not {what}", ImportError)
+            raise self.world.error(f"{self.name} never does", ImportError, moot=True)
 
     async def _check(self, value: object) -> bool:
         if value != self.value or not (self.live or self.node.kind == "step"):
@@ -172,7 +173,8 @@ class Actor:
         if self.health == "hangs":
             await anyio.sleep_forever()
         if self.health == "fails":
-            raise self.world.error(f"{self.name} is unwell")
+            is_up = self.name in self.world.guard.state
+            raise self.world.error(f"{self.name} is unwell", moot=not is_up)
         return self.health != "is false"
 
     def _look_below(self, values: Sequence[object]) -> None:
@@ -205,6 +207,7 @@ class World:
         self.wrong: list[str] = []
         self.injected: list[BaseException] = []
         self.heard: set[int] = set()
+        self.moot: set[int] = set()
         self.in_flight = 0
         self.delay = delay
         self.actors: list[Actor] = []
@@ -231,9 +234,14 @@ class World:
     def complain(self, text: str) -> None:
         self.wrong.append(text)
 
-    def error(self, text: str, kind: type[Exception] = InjectedError) -> Exception:
+    def error(
+        self, text: str, kind: type[Exception] = InjectedError, *, moot: bool = False
+    ) -> Exception:
+        """Make an error; one that is *moot* need not be heard of after a stop."""
         error = kind(text)
         self.injected.append(error)
+        if moot:
+            self.moot.add(id(error))
         return error
 
     def unheard(self) -> list[BaseException]:
@@ -257,6 +265,7 @@ class World:
                 self.complain(f"the server saw {error!r} from {error.__cause__!r}")
         finally:
             signal.signal(signal.SIGTERM, before)
+            self.injected = [e for e in self.injected if id(e) not in self.moot]
             self.hosted = False
 
     def on_signal(self, signum: int, frame: object) -> None:
@@ -339,6 +348,8 @@ class World:
         late = [r for r in report.resources if r.phase not in over]
         if late and report.phase is Phase.SERVING:
             self.complain(f"these are late: {late}")
+        if self.unheard():
+            self.complain(f"nobody heard of {self.unheard()}")
 
     def look_back(self) -> None:
         """Look whether it has come to an end."""
