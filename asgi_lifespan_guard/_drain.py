@@ -20,6 +20,10 @@ from ._events import DrainBegun, DrainEnded, Event, RequestStuck
 from ._settings import Drain
 
 
+GOODBYE = 1.0
+"""Seconds for handlers that watch `LifespanGuard.draining` to end by themselves, and
+for frameworks to return when the tasks that they wait for have been cancelled."""
+
 PATIENCE = 2.0
 """Seconds between cancelling what is left, cancelling it again, and giving it up."""
 
@@ -59,6 +63,7 @@ class Drainer:
         self._release: Callable[[], None] | None = None
         self._then: Callable[[], None] = _nothing
         self._began_at = 0.0
+        self._is_watched = False
         self._walking = False
         self._no_walker = Notice()
         self._given_up: set[Any] = set()
@@ -84,7 +89,7 @@ class Drainer:
         self._delay = delay
         self._release = release
         self._observe(DrainBegun(reason, self._exchanges.watch()))
-        self.begun.set()
+        self._is_watched = self.begun.set() > 0
         self._bell.ring()
 
     def hurry(self) -> None:
@@ -142,6 +147,8 @@ class Drainer:
         if self._release is not None:
             self._release()
         self.refuses_streams = True
+        if self._is_watched and self._lasted() < GOODBYE:
+            await self._is_over_within(GOODBYE)
         await self._let_out()
         self._given_up.update(self._exchanges.left(self._spared))
         self._observe(DrainEnded(self._lasted(), len(self._given_up)))
@@ -164,7 +171,11 @@ class Drainer:
 
     async def _let_out(self) -> None:
         await self._exchanges.end_endless()
-        if await self._is_over_within(self._settings.grace):
+        first = min(GOODBYE, self._settings.grace)
+        if await self._is_over_within(first):
+            return
+        self._exchanges.insist()
+        if await self._is_over_within(self._settings.grace - first):
             return
         for _ in range(2):
             self._exchanges.cut(self._lasted())

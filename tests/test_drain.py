@@ -275,13 +275,13 @@ async def test_who_came_after_the_drain_is_waited_for_a_little(
             await stage.guard.wait_drain()
             late.start_soon(stage.server.http("/slow").run)
             await recorder.wait_for_mark("in /slow")
-            late.start_soon(_finish_soon, stage.site)
+            late.start_soon(_finish_when_stopping, stage)
     assert recorder.marks.index("out /slow") < recorder.marks.index("close db")
 
 
-async def _finish_soon(site: Site) -> None:
-    await anyio.sleep(0.02)
-    site.finish.set()
+async def _finish_when_stopping(stage: Stage) -> None:
+    await anyio.wait_all_tasks_blocked()
+    stage.site.finish.set()
 
 
 @pytest.mark.anyio

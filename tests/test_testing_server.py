@@ -163,6 +163,22 @@ async def test_sending_to_a_client_that_left() -> None:
         await request.run()
 
 
+async def test_that_a_client_left_is_said_again() -> None:
+    """Who asks twice is told twice, as by servers; so is who has answered."""
+    heard = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await saying(START, BODY)(scope, receive, send)
+        heard.extend([(await receive())["type"] for _ in range(2)])
+
+    await MemoryServer(app).get("/")
+    request = MemoryServer(hello).http("/", body=None)
+    request.leave()
+    heard.extend([(await request.receive())["type"] for _ in range(2)])
+    assert heard == ["http.disconnect"] * 4
+
+
 COMPLETE = {"type": "lifespan.startup.complete"}
 FAILED = {"type": "lifespan.startup.failed", "message": "no database"}
 GONE = {"type": "lifespan.shutdown.complete"}

@@ -30,6 +30,7 @@ import anyio
 from .._concurrency.backend import on_trio
 from .._concurrency.bell import Bell
 from .._concurrency.interruption import Interruption, interruptible
+from .._concurrency.tasks import waited_for
 from .._events import Event, RequestCut, StreamEnded
 from .answers import answer_http, closing, problem, sent
 from .paths import app_path, lies_under
@@ -57,7 +58,9 @@ class Exchange:
         cancel: Cancels it; may be called again.
         socket: The WebSocket, if it is one.
         told: How it was told to end, if it was.
-        cancelled: How often it was cancelled by us.
+        task: The task that it runs in, where it can be looked into.
+        cancelled: How often its task was cancelled by us.
+        spoken_to: Whether what its task waits for was cancelled instead.
     """
 
     scope: Scope
@@ -65,7 +68,9 @@ class Exchange:
     cancel: Callable[[], object]
     socket: Socket | None = None
     told: How | None = None
+    task: asyncio.Task[Any] | None = None
     cancelled: int = 0
+    spoken_to: bool = False
 
     def end(self) -> None:
         """End it as what has no end of its own."""
@@ -76,9 +81,14 @@ class Exchange:
             self.socket.end()
 
     def interrupt(self) -> None:
-        """Cancel its app."""
-        self.cancelled += 1
-        self.cancel()
+        """Cancel its app; at first only the tasks that it waits for, if it does."""
+        waited = waited_for(self.task) if self.task and not self.spoken_to else []
+        for child in waited:
+            child.cancel()
+        self.spoken_to = bool(waited)
+        if not waited:
+            self.cancelled += 1
+            self.cancel()
 
     async def finish(self) -> None:
         """Finish the answer, now that its app has ended."""
@@ -184,6 +194,7 @@ class Exchanges:
     ) -> None:
         """Do what the pass-through path does inline."""
         task = asyncio.current_task()
+        exchange.task = task
         exchange.cancel = task.cancel if task else _nothing
         self._watched[exchange] = exchange
         try:
@@ -218,9 +229,9 @@ class Exchanges:
     def watch(self) -> int:
         """Watch every exchange from now on; say how many there are."""
         for task, (scope, send) in self.live.items():
-            self._watched[task] = Exchange(
-                scope, send, getattr(task, "cancel", _nothing)
-            )
+            cancel = getattr(task, "cancel", _nothing)
+            known = task if isinstance(task, asyncio.Task) else None
+            self._watched[task] = Exchange(scope, send, cancel, task=known)
         self.live.clear()
         return len(self._watched)
 
@@ -244,6 +255,12 @@ class Exchanges:
             for exchange in endless:
                 if exchange.socket is not None:
                     group.start_soon(exchange.socket.say_goodbye)
+
+    def insist(self) -> None:
+        """Cancel the tasks of what was to end, and has only been spoken to."""
+        for exchange in list(self._watched.values()):
+            if exchange.spoken_to:
+                exchange.interrupt()
 
     def cut(self, after: float) -> None:
         """Cancel everything that is left, *after* seconds; again, if told before."""

@@ -18,11 +18,12 @@ class Notice:
         """Whether it was given."""
         return self._set
 
-    def set(self) -> None:
-        """Give it, and wake whoever waits."""
+    def set(self) -> int:
+        """Give it, wake whoever waits, and say how many they were."""
         self._set = True
         for event in self._events:
             event.set()
+        return len(self._events)
 
     def clear(self) -> None:
         """Take it back."""
