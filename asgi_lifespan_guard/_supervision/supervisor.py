@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from .._concurrency.backend import on_trio
 from .._concurrency.bell import Bell
 from .._concurrency.groups import transparent_task_group
 from .._errors import StartupFailedError, StopRequestedError
@@ -50,7 +51,8 @@ class Supervisor:
         audience: Audience,
         first_to_close: str | None = None,
     ) -> None:
-        self.stopping = False
+        self._closing = False
+        self._host: asyncio.Task[Any] | None = None
         self._audience = audience
         self.publish = audience.publish
         self.withdraw = audience.withdraw
@@ -61,6 +63,15 @@ class Supervisor:
         self._stop_reason: str | None = None
         self._owners = {recipe.name: Owner(recipe, self) for recipe in recipes}
         self._connect(first_to_close)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether everything is being closed, or is about to be.
+
+        ``asyncio.run`` cancels all tasks at once when it ends, and it is chance whether
+        an owner or its host wakes first.
+        """
+        return self._closing or (self._host is not None and self._host.cancelling() > 0)
 
     @property
     def names(self) -> frozenset[str]:
@@ -109,6 +120,7 @@ class Supervisor:
             StartupFailedError: When a required blocking resource gave up.
             StopRequestedError: When `abort` was called before they were up.
         """
+        self._host = None if on_trio() else asyncio.current_task()
         async with transparent_task_group() as group:
             try:
                 self._begin(group, "blocking")
@@ -186,7 +198,7 @@ class Supervisor:
 
     async def _close_all(self, timeout: float) -> None:
         self._deadline = min(anyio.current_time() + timeout, self._latest)
-        self.stopping = True
+        self._closing = True
         for owner in self._owners.values():
             owner.stop()
         with anyio.CancelScope(shield=True):
