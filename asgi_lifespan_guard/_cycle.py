@@ -15,6 +15,7 @@ from ._asgi.types import Scope
 from ._errors import CloseFailedError
 from ._events import CloseFailed, Event, Observer
 from ._hosting import Hosting
+from ._phases import ResourcePhase
 from ._plan import Plan
 from ._state import APP
 from ._supervision.forms import Form
@@ -83,6 +84,11 @@ class Cycle:
     def exits(self, name: str) -> bool:
         """Whether the process is to end when the resource called *name* gives up."""
         return self._plan.exits(name) and name not in self._overridden
+
+    def is_hopeless(self) -> bool:
+        """Whether something required has given up, so that only a restart helps."""
+        reports = self.supervisor.report()
+        return any(r.required and r.phase is ResourcePhase.FAILED for r in reports)
 
     # What the supervisor says
 

@@ -26,7 +26,7 @@ from ._drain import Drainer
 from ._errors import NotReadyError
 from ._events import Event, Paused, PhaseChanged, ResourceGaveUp, Resumed
 from ._health import Report, ResourceReport
-from ._phases import TRANSITIONS, Lifecycle, Phase, ResourcePhase, Trigger
+from ._phases import TRANSITIONS, Lifecycle, Phase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan
 from ._process.exit import end_process
 from ._redaction import describe
@@ -127,7 +127,9 @@ class Lifetime:
         """
         began = anyio.current_time()
         with anyio.move_on_after(timeout):
-            while not self.report().ready and not self._is_hopeless():
+            while not self.report().ready:
+                if self._cycle is not None and self._cycle.is_hopeless():
+                    break
                 await self._news.wait()
             timeout = round(anyio.current_time() - began, 1)
         report = self.report()
@@ -136,12 +138,6 @@ class Lifetime:
         phase = self.phase.value if report.paused is None else "paused"
         missing = [r.name for r in report.resources if r.required and not r.satisfied]
         raise NotReadyError(timeout, phase, missing)
-
-    def _is_hopeless(self) -> bool:
-        """Whether something required has given up, so that only a restart helps."""
-        required = (r for r in self._resource_reports() if r.required)
-        lost = (r.phase is ResourcePhase.FAILED for r in required)
-        return self._cycle is not None and any(lost)
 
     def tell(self) -> None:
         """Have those who wait for readiness look again."""

@@ -62,9 +62,9 @@ async def test_crashes(recorder: Recorder) -> None:
     """What it is told to raise is what it crashes with; it is opened again."""
     flaky = Flaky("first", "second")
     guard = LifespanGuard(hello, [flaky.recipe], observers=[recorder])
+    with pytest.raises(RuntimeError, match="not open"):
+        flaky.crash()
     async with MemoryServer(guard):
-        with pytest.raises(RuntimeError, match="not open"):
-            flaky.crash()
         await guard.wait_ready(PATIENCE)
         flaky.crash(REFUSED)
         crashed = await recorder.wait_for(ResourceCrashed)
