@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help test lint types unit test-pythons chaos demo bench diagrams constraints format clean
+.PHONY: help test lint types unit test-pythons chaos demo bench diagrams servers constraints format clean
 
 help:
 	@echo 'make test          everything: lint, types, tests with 100 % coverage'
@@ -34,6 +34,7 @@ help:
 	@echo '                   CHAOS_SEED=<what it printed>, longer with CHAOS_EXAMPLES='
 	@echo 'make bench         what the guard costs'
 	@echo 'make diagrams      draw the diagrams in docs/phases.md from the tables'
+	@echo 'make servers       measure what servers do on SIGTERM, for docs/servers.md'
 	@echo 'make format        ruff: mend what it can'
 	@echo 'make constraints   newest versions into constraints.txt'
 	@echo 'make clean         remove everything that was made'
@@ -85,6 +86,9 @@ bench: $(INSTALLED)
 
 diagrams: $(INSTALLED)
 	@$(BIN)/python -m docs.make_diagrams
+
+servers: $(INSTALLED)
+	@$(BIN)/python -m docs.measure_servers
 
 format: $(INSTALLED)
 	@$(BIN)/ruff check -q --fix .

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from ._asgi.exchange import Exchanges
+from ._asgi.in_flight import Exchanges
 from ._asgi.paths import app_path
 from ._concurrency.bell import Bell
 from ._concurrency.notice import Notice
@@ -148,6 +148,8 @@ class Drainer:
             self._release()
         self.refuses_streams = True
         if self._is_watched and self._lasted() < GOODBYE:
+            # A server may close WebSockets at once, without a code (granian does).
+            await self._exchanges.end_endless(sockets_only=True)
             await self._is_over_within(GOODBYE)
         await self._let_out()
         self._given_up.update(self._exchanges.left(self._spared))

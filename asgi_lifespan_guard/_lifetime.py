@@ -12,7 +12,7 @@ from typing import Protocol
 
 import anyio
 
-from ._asgi.exchange import Exchanges
+from ._asgi.in_flight import Exchanges
 from ._asgi.lifespan import converse
 from ._asgi.loading import LoadedApp
 from ._asgi.probes import ProbeDesk

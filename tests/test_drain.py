@@ -269,13 +269,12 @@ async def test_who_came_after_the_drain_is_waited_for_a_little(
 ) -> None:
     """A server may have cancelled it a moment ago, and not waited for its clean-up."""
     stage = Stage(recorder)
-    async with anyio.create_task_group() as late:
-        async with stage.serving():
-            stage.guard.begin_drain()
-            await stage.guard.wait_drain()
-            late.start_soon(stage.server.http("/slow").run)
-            await recorder.wait_for_mark("in /slow")
-            late.start_soon(_finish_when_stopping, stage)
+    async with anyio.create_task_group() as late, stage.serving():
+        stage.guard.begin_drain()
+        await stage.guard.wait_drain()
+        late.start_soon(stage.server.http("/slow").run)
+        await recorder.wait_for_mark("in /slow")
+        late.start_soon(_finish_when_stopping, stage)
     assert recorder.marks.index("out /slow") < recorder.marks.index("close db")
 
 
@@ -312,9 +311,9 @@ async def test_a_cancelled_lifespan_still_waits_for_requests(
 def _cancel_the_walker() -> None:
     """Cancel the task that drains, as `asyncio.run` does when it is left."""
     tasks = [] if on_trio() else asyncio.all_tasks()
-    (task,) = [t for t in tasks if "Drainer.run" in str(t.get_coro())] or [None]
-    if task is not None:
-        task.cancel()
+    for task in tasks:
+        if "Drainer.run" in str(task.get_coro()):
+            task.cancel()
 
 
 @pytest.mark.anyio

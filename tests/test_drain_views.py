@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from asgi_lifespan_guard import Drain, LifespanGuard, _drain
+from asgi_lifespan_guard._concurrency import tasks
 from asgi_lifespan_guard.testing import MemoryServer
 from tests.recorder import Recorder
 
@@ -42,6 +43,12 @@ async def drained(
         guard.begin_drain()
         await guard.wait_drain()
     return request
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take this module for a framework's."""
+    monkeypatch.setattr(tasks, "FRAMEWORKS", {__name__.partition(".")[0]})
 
 
 @on_asyncio

@@ -1,41 +1,26 @@
-"""Requests in flight: a registry, looked into only when a drain begins.
+"""One request or WebSocket in flight, and how a drain brings it to its end.
 
-``receive`` and ``send`` of HTTP are not interposed, because that would cost every
-request more than the rest of the guard. An exchange is ended by cancelling its task;
-asyncio's ``task.cancel()`` reaches handlers that never call ``receive()`` too, and its
-`CancelledError` comes back up to us, who take it back and finish the answer:
+An exchange is ended by cancelling its task; asyncio's ``task.cancel()`` reaches
+handlers that never call ``receive()`` too, and its `CancelledError` comes back up to
+us, who take it back and finish the answer:
 
 - *ended* (it had no end of its own): a proper last chunk, so that the client sees a
   complete answer;
 - *cut* (its grace was over): no last chunk, so that the client sees that it is not.
-
-On trio every request runs in an `interruptible` scope instead. granian's Rust tasks
-(Python 3.11 only, and not the default) cannot be cancelled; they are waited for, and
-reported.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from typing import Any
 
-import anyio
-
-from .._concurrency.backend import on_trio
-from .._concurrency.bell import Bell
-from .._concurrency.interruption import Interruption, interruptible
-from .._concurrency.tasks import waited_for
-from .._events import Event, RequestCut, StreamEnded
+from .._concurrency.tasks import views_of
 from .answers import answer_http, closing, problem, sent
-from .paths import app_path, lies_under
-from .socket import Socket, SocketEndedError
-from .types import ASGIApp, Message, Receive, Scope, Send
+from .socket import Socket
+from .types import Message, Scope, Send
 
 
 _LAST_CHUNK: Message = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -82,7 +67,7 @@ class Exchange:
 
     def interrupt(self) -> None:
         """Cancel its app; at first only the tasks that it waits for, if it does."""
-        waited = waited_for(self.task) if self.task and not self.spoken_to else []
+        waited = views_of(self.task) if self.task and not self.spoken_to else []
         for child in waited:
             child.cancel()
         self.spoken_to = bool(waited)
@@ -102,230 +87,3 @@ class Exchange:
         sorry = problem(503, "Service Unavailable", "The service is stopping.")
         send = closing(self.scope, self.send)
         await sent(lambda: answer_http(self.scope, send, sorry))
-
-
-class Exchanges:
-    """What is in flight.
-
-    Attributes:
-        live: Task → (scope, send). The pass-through path puts requests in and takes
-            them out itself; when a drain begins they are moved out of it, so that
-            taking one out fails and the request comes to `settle`.
-    """
-
-    def __init__(
-        self, endless: Sequence[str], observe: Callable[[Event], None]
-    ) -> None:
-        self.live: dict[Any, tuple[Scope, Send]] = {}
-        self._watched: dict[Any, Exchange] = {}
-        self._endless = tuple(endless)
-        self._observe = observe
-        self._bell = Bell()
-
-    # What runs in an exchange's own task
-
-    async def run(
-        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Call *app* as an exchange that a drain can end; for what is not simple.
-
-        WebSockets, trio, and requests in a task that has one in flight already (an app
-        that calls itself through a test client).
-        """
-        socket = None
-        if scope["type"] == "websocket":
-            socket = Socket(scope, receive, send)
-            receive, send = socket.receive, socket.send
-        run = self._run_on_trio if on_trio() else self._run_on_asyncio
-        await run(app, receive, Exchange(scope, send, _nothing, socket))
-
-    async def settle(self, key: Any) -> None:
-        """Take out an exchange whose app has returned.
-
-        It may have been cancelled at the very end, and the cancellation not yet
-        delivered: then it is taken in here. Or the app has taken the cancellation for
-        a wish to return, and its answer may want an end.
-        """
-        exchange = self._watched.get(key)
-        told = exchange is not None and exchange.told is not None
-        if exchange is not None and told and asyncio.current_task() is not None:
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
-            await self._finish(key, exchange)
-        self._forget(key)
-
-    async def conclude(self, key: Any, error: BaseException) -> bool:
-        """Take out an exchange that raised; finish it if it was our doing.
-
-        Args:
-            key: Of the exchange.
-            error: What came up from the app.
-
-        Returns:
-            Whether it was, so that *error* has done its work.
-        """
-        self.live.pop(key, None)
-        exchange = self._watched.get(key)
-        ours = isinstance(error, asyncio.CancelledError | SocketEndedError)
-        if exchange is None or exchange.told is None or not ours:
-            self._forget(key)
-            return False
-        await self._finish(key, exchange)
-        return not self._is_told_further_out(exchange)
-
-    async def _finish(self, key: Any, exchange: Exchange) -> None:
-        _uncancel(exchange.cancelled)
-        try:
-            await exchange.finish()
-        finally:
-            self._forget(key)
-
-    def _is_told_further_out(self, inner: Exchange) -> bool:
-        """Whether an exchange that called *inner* in its own task is to end, too."""
-        return any(
-            x.cancelled and x.cancel == inner.cancel for x in self._others(inner)
-        )
-
-    def _others(self, exchange: Exchange) -> list[Exchange]:
-        return [x for x in self._watched.values() if x is not exchange]
-
-    async def _run_on_asyncio(
-        self, app: ASGIApp, receive: Receive, exchange: Exchange
-    ) -> None:
-        """Do what the pass-through path does inline."""
-        task = asyncio.current_task()
-        exchange.task = task
-        exchange.cancel = task.cancel if task else _nothing
-        self._watched[exchange] = exchange
-        try:
-            await app(exchange.scope, receive, exchange.send)
-        except BaseException as error:
-            if not await self.conclude(exchange, error):
-                raise
-        else:
-            await self.settle(exchange)
-
-    async def _run_on_trio(
-        self, app: ASGIApp, receive: Receive, exchange: Exchange
-    ) -> None:
-        """Do the same where only cancel scopes can do what ``task.cancel()`` does."""
-        self._watched[exchange] = exchange
-        try:
-            async with interruptible(math.inf, shield=False) as work:
-                exchange.cancel = partial(_interrupt, work)
-                with suppress(SocketEndedError):
-                    await app(exchange.scope, receive, exchange.send)
-            if exchange.told is not None:
-                await exchange.finish()
-        finally:
-            self._forget(exchange)
-
-    def _forget(self, key: Any) -> Exchange | None:
-        self._bell.ring()
-        return self._watched.pop(key, None)
-
-    # What a drain does with them
-
-    def watch(self) -> int:
-        """Watch every exchange from now on; say how many there are."""
-        for task, (scope, send) in self.live.items():
-            cancel = getattr(task, "cancel", _nothing)
-            known = task if isinstance(task, asyncio.Task) else None
-            self._watched[task] = Exchange(scope, send, cancel, task=known)
-        self.live.clear()
-        return len(self._watched)
-
-    def is_endless(self, scope: Scope) -> bool:
-        """Whether the answer to *scope* has no end of its own."""
-        if scope["type"] == "websocket":
-            return True
-        path = app_path(scope)
-        if any(lies_under(path, prefix) for prefix in self._endless):
-            return True
-        return bool(scope["method"] == "GET" and _accepts_event_stream(scope))
-
-    async def end_endless(self) -> None:
-        """End everything that has no end of its own."""
-        running = [x for x in self._inside_out() if x.told is None]
-        endless = [x for x in running if self.is_endless(x.scope)]
-        for exchange in endless:
-            self._observe(StreamEnded(app_path(exchange.scope)))
-            exchange.end()
-        async with anyio.create_task_group() as group:
-            for exchange in endless:
-                if exchange.socket is not None:
-                    group.start_soon(exchange.socket.say_goodbye)
-
-    def insist(self) -> None:
-        """Cancel the tasks of what was to end, and has only been spoken to."""
-        for exchange in list(self._watched.values()):
-            if exchange.spoken_to:
-                exchange.interrupt()
-
-    def cut(self, after: float) -> None:
-        """Cancel everything that is left, *after* seconds; again, if told before."""
-        for exchange in self._inside_out():
-            if exchange.told is None or exchange.socket is not None:
-                self._observe(RequestCut(app_path(exchange.scope), after))
-            exchange.told = exchange.told or How.CUT
-            exchange.interrupt()
-
-    def _inside_out(self) -> list[Exchange]:
-        """Return what is in flight, a request that another one makes before that.
-
-        The cancellation of the other one then waits until the inner one is clean.
-        """
-        return list(reversed(self._watched.values()))
-
-    def left(self, spared: Collection[Any] = ()) -> dict[Any, Scope]:
-        """Return the scopes of what is in flight, but for the *spared* keys, by key."""
-        return {k: x.scope for k, x in self._watched.items() if k not in spared}
-
-    def look_again(self) -> None:
-        """Have `wait_over` look again."""
-        self._bell.ring()
-
-    async def wait_over(self, spared: Collection[Any]) -> None:
-        """Return when nothing is in flight but what is *spared*, by key."""
-        await self._bell.wait_until(lambda: not self.left(spared))
-
-    def key_of(self, scope: Mapping[str, Any] | None) -> Any:
-        """Return the key of the exchange that *scope* belongs to, copied or not.
-
-        Without a scope, of the current task's; ``None`` where there is none.
-        """
-        if scope is None:
-            task = None if on_trio() else asyncio.current_task()
-            return task if task in self.live or task in self._watched else None
-        scopes = {key: own for key, (own, _) in self.live.items()}
-        scopes |= {key: exchange.scope for key, exchange in self._watched.items()}
-        return next((k for k, own in scopes.items() if _is_same(own, scope)), None)
-
-
-def _is_same(own: Scope, other: Mapping[str, Any]) -> bool:
-    state = own.get("state")
-    return own is other or (state is not None and state is other.get("state"))
-
-
-def _interrupt(work: Interruption) -> None:
-    if work.interrupted:
-        work.bound(0.0)
-    work.interrupt()
-
-
-def _uncancel(times: int) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    for _ in range(times):
-        task.uncancel()
-
-
-def _nothing() -> None:
-    """Do nothing: what cannot be cancelled is waited for."""
-
-
-def _accepts_event_stream(scope: Scope) -> bool:
-    return any(
-        name == b"accept" and b"text/event-stream" in value.lower()
-        for name, value in scope.get("headers", ())
-    )

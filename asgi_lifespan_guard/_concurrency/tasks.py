@@ -7,20 +7,35 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def waited_for(task: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
-    """Return the tasks that *task* waits for in ``asyncio.wait``, if it does.
+FRAMEWORKS = frozenset({"django", "quart"})
+"""Packages that run a view in a task of its own, and wait for it in ``asyncio.wait``.
 
-    A cancelled ``asyncio.wait`` leaves them running. Quart and Django run a view in a
-    task of its own and wait for it so; cancelling the request's task would orphan the
-    view, with the database connection that it holds. Cancelling the view instead is
-    what they do themselves when a client leaves.
+Named, because what somebody else waits for may be a task that others share.
+"""
+
+
+def views_of(task: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
+    """Return the tasks in which a framework runs the view that *task* waits for.
+
+    A cancelled ``asyncio.wait`` leaves them running: cancelling the request's task
+    would orphan the view, with the database connection that it holds. Cancelling the
+    view instead is what these frameworks do themselves when a client leaves.
     """
+    caller: Any = None
     waiting: Any = task.get_coro()
     while waiting is not None:
         if getattr(waiting, "cr_code", None) is asyncio.wait.__code__:
-            return _tasks(waiting.cr_frame.f_locals["fs"])
-        waiting = getattr(waiting, "cr_await", None)
+            return _tasks(waiting.cr_frame.f_locals["fs"]) if _is_known(caller) else []
+        caller, waiting = waiting, getattr(waiting, "cr_await", None)
     return []
+
+
+def _is_known(caller: Any) -> bool:
+    """Whether the coroutine *caller* is a framework's, of those that we know."""
+    if caller is None:
+        return False
+    module = str(caller.cr_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in FRAMEWORKS
 
 
 def _tasks(futures: Iterable[Any]) -> list[asyncio.Task[Any]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
-from asgi_lifespan_guard._concurrency.tasks import waited_for
+from asgi_lifespan_guard._concurrency import tasks
+from asgi_lifespan_guard._concurrency.tasks import views_of
 
 
 pytestmark = [
@@ -21,6 +24,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take this module for a framework's."""
+    monkeypatch.setattr(tasks, "FRAMEWORKS", {__name__.partition(".")[0]})
+
+
 async def test_children_in_a_wait_are_found_however_deep() -> None:
     """A task in `asyncio.wait` waits for its children, through every frame of it."""
     children = [asyncio.ensure_future(asyncio.sleep(3600)) for _ in range(2)]
@@ -33,7 +42,7 @@ async def test_children_in_a_wait_are_found_however_deep() -> None:
 
     task = asyncio.ensure_future(outer())
     await asyncio.sleep(0)
-    assert set(waited_for(task)) == set(children)
+    assert set(views_of(task)) == set(children)
     for each in (task, *children):
         each.cancel()
     await asyncio.gather(task, *children, return_exceptions=True)
@@ -43,10 +52,10 @@ async def test_a_task_that_waits_for_something_else_has_none() -> None:
     """Neither a sleeping task nor one that is over waits for tasks."""
     task = asyncio.ensure_future(asyncio.sleep(3600))
     await asyncio.sleep(0)
-    assert waited_for(task) == []
+    assert views_of(task) == []
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert waited_for(task) == []
+    assert views_of(task) == []
 
 
 async def test_bare_futures_are_no_tasks() -> None:
@@ -54,6 +63,28 @@ async def test_bare_futures_are_no_tasks() -> None:
     future = asyncio.get_running_loop().create_future()
     task = asyncio.ensure_future(asyncio.wait([future]))
     await asyncio.sleep(0)
-    assert waited_for(task) == []
+    assert views_of(task) == []
     future.set_result(None)
     await task
+
+
+async def test_what_others_wait_for_may_be_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only frameworks that are known to run views so are looked into."""
+    monkeypatch.setattr(tasks, "FRAMEWORKS", {"quart"})
+    shared = asyncio.ensure_future(asyncio.sleep(3600))
+
+    async def outer() -> None:
+        await asyncio.wait([shared])
+
+    waiting = [asyncio.ensure_future(outer()), asyncio.ensure_future(_wait(shared))]
+    await asyncio.sleep(0)
+    assert [views_of(task) for task in waiting] == [[], []]
+    for each in (*waiting, shared):
+        each.cancel()
+    await asyncio.gather(*waiting, shared, return_exceptions=True)
+
+
+def _wait(shared: asyncio.Task[None]) -> Coroutine[Any, Any, object]:
+    return asyncio.wait([shared])

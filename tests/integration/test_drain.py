@@ -209,7 +209,8 @@ async def test_what_does_not_end_is_reported(kind: str) -> None:
         await wait_end(server)
     assert "stuck /immortal" in marks(server)
     assert "drained 1" in marks(server)
-    assert re.search(r"/immortal: stuck, running for 4\.\d s at least", server.output)
+    told = r"/immortal: stuck, running for [4-9]\.\d s at least"
+    assert re.search(told, server.output)
 
 
 @pytest.mark.parametrize("kind", UVICORN)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from asgi_lifespan_guard._asgi.exchange import Exchanges
+from asgi_lifespan_guard._asgi.in_flight import Exchanges
 from asgi_lifespan_guard._concurrency.backend import on_trio
 from asgi_lifespan_guard._events import RequestCut, StreamEnded
 from tests.recorder import Recorder
@@ -106,6 +106,25 @@ async def test_a_stream_that_has_not_begun_is_refused(recorder: Recorder) -> Non
         await house.exchanges.end_endless()
     assert (request.status, request.phase) == (503, "answered")
     assert request.headers["connection"] == "close"
+
+
+async def test_a_client_that_reads_slowly_holds_nobody_up(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last chunk is tried for a second."""
+    monkeypatch.setattr("asgi_lifespan_guard._asgi.answers.FAREWELL", 0.05)
+    house = House(recorder, silence)
+
+    async def send(message: Any) -> None:
+        await anyio.sleep_forever()
+
+    scope = {"type": "http", "method": "GET", "path": "/endless", "http_version": "2"}
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(house, scope, None, send)
+            await recorder.wait_for_mark("in /endless")
+            await house.exchanges.end_endless()
+    assert house.exchanges.left() == {}
 
 
 async def test_a_promised_length_is_not_belied(recorder: Recorder) -> None:
