@@ -185,8 +185,8 @@ class Lifetime:
 
     def abort_startup(self, reason: str) -> None:
         """End a startup that is not done."""
-        if self.supervisor is not None:
-            self.supervisor.abort(reason)
+        assert self.supervisor is not None
+        self.supervisor.abort(reason)
 
     def drain(
         self,
@@ -213,8 +213,8 @@ class Lifetime:
     def leave(self) -> None:
         """Stop without being told by the server."""
         self._left = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        assert self._waiting is not None  # The startup message was waited for in it.
+        self._waiting.cancel()
 
     # One start/stop cycle
 
