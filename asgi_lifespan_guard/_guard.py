@@ -32,7 +32,7 @@ from ._plan import DEFAULT_DRAIN, DEFAULT_PROBES, AppLifespan, Plan
 from ._settings import Drain, Gate, Probes
 from ._state import KEY, Source, state_of
 from ._supervision.resource import Resource
-from .observers.logging import log, log_critical, logger
+from .observers.logging import log, log_critical, log_failure
 
 
 _NO_STATE: Mapping[str, Any] = {KEY: None}
@@ -197,8 +197,8 @@ class LifespanGuard(Controls):
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception:
-                logger.exception("observer %r failed on %r", observer, event)
+            except Exception as error:
+                log_failure(observer, event, error)
 
     def phase_changed(self) -> None:
         """Act on a change of our own phase."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -91,7 +92,8 @@ def _spawn(call: Callable[[], Coroutine[Any, Any, None]]) -> Any:
 
         return trio.lowlevel.spawn_system_task(call)
     loop = asyncio.get_running_loop()
-    task = loop.create_task(call())
+    # Not in the first visitor's context: its request id would be in every later log.
+    task = loop.create_task(call(), context=Context())
     end = partial(_end_with_the_process, loop, task)
     atexit.register(end)
     task.add_done_callback(lambda _: atexit.unregister(end))

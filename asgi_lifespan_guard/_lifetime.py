@@ -1,7 +1,6 @@
 """The guard's life: its phase, and what happens from one startup to the next shutdown.
 
-A second floor of the door, beside `_cycle` (the resources of one start/stop cycle) and
-`_drain` (the way out).
+A floor of the door, beside `_cycle` (what is open) and `_drain` (the way out).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ._health import Report, ResourceReport
 from ._phases import TRANSITIONS, Lifecycle, Phase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan
 from ._process.exit import end_process
-from ._redaction import describe
+from ._redaction import describe, redact
 from ._stop_signals import StopSignals
 from ._supervision.supervisor import Supervisor
 
@@ -103,9 +102,9 @@ class Lifetime:
 
     def pause(self, reason: str) -> None:
         """Withhold readiness."""
-        self._paused = reason
+        self._paused = redact(reason)
         self._guard.phase_changed()
-        self._guard.observe(Paused(reason))
+        self._guard.observe(Paused(self._paused))
 
     def resume(self) -> None:
         """Withhold readiness no more."""
@@ -151,6 +150,10 @@ class Lifetime:
             Exception: What made the startup or the shutdown fail, after the server
                 was told.
         """
+        observe = self._guard.observe
+        if not self.is_idle():  # A second one, refused; the first goes on.
+            await converse(receive, send, self._service(scope, None), observe)
+            return
         self._left = self._fatal = False
         signals = self._signals()
 
@@ -162,7 +165,7 @@ class Lifetime:
 
         try:
             service = self._service(scope, signals)
-            await converse(receive_until_left, send, service, self._guard.observe)
+            await converse(receive_until_left, send, service, observe)
         finally:
             if signals is not None:
                 signals.let_through()
@@ -213,7 +216,7 @@ class Lifetime:
     def leave(self) -> None:
         """Stop without being told by the server."""
         self._left = True
-        assert self._waiting is not None  # The startup message was waited for in it.
+        assert self._waiting is not None
         self._waiting.cancel()
 
     # One start/stop cycle

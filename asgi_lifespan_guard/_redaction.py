@@ -14,15 +14,19 @@ import traceback
 MASK = "***"
 # Patterns begin with what is rare and never with a repetition: a text may be long.
 _SECRET_KEY = (
-    r"(?:password|passwd|passphrase|secret|token|api[_\-]?key|(?<![a-z0-9])pwd)"
+    r"(?:password|passwd|passphrase|token|secret(?:[_\-]?(?:access[_\-]?)?key)?"
+    r"|(?:access|api|private)[_\-]?key|(?<![a-z0-9])pwd)"
 )
 # The user part may hold no "/", so that the authority ends where the path begins; the
 # password runs to the *last* "@" before white space, because drivers accept raw ones.
-_URL_PASSWORD = re.compile(r"(?P<head>://[^\s/:]*):[^\s]*@")
+# Bounded, or a long text full of ports would be walked once for each of them.
+_URL_PASSWORD = re.compile(r"(?P<head>://[^\s/:]{0,256}):[^\s]{0,512}@")
 # A quoted value may hold escaped quotes, and may have lost its end.
-_QUOTED = r"'(?:\\.|[^'\\])*'?|\"(?:\\.|[^\"\\])*\"?"
+_QUOTED = r"b?'(?:\\.|[^'\\])*'?|b?\"(?:\\.|[^\"\\])*\"?"
 _PARAMETER = re.compile(rf"(?P<head>{_SECRET_KEY}\s*=\s*)(?:{_QUOTED}|[^\s&;]+)", re.I)
-_ITEM = re.compile(rf"(?P<head>{_SECRET_KEY}['\"]\s*:\s*)(?:{_QUOTED})", re.I)
+_ITEM = re.compile(
+    rf"(?P<head>{_SECRET_KEY}['\"]\s*:\s*)(?:{_QUOTED}|[^\s,}}\])]+)", re.I
+)
 
 
 def redact(text: str) -> str:

@@ -94,7 +94,7 @@ class Exchanges:
             self._forget(key)
             return False
         await self._finish(key, exchange)
-        return not self._is_told_further_out(exchange)
+        return not (self._is_told_further_out(exchange) or _is_still_cancelled())
 
     async def _finish(self, key: Any, exchange: Exchange) -> None:
         _uncancel(exchange.cancelled)
@@ -242,6 +242,12 @@ def _uncancel(times: int) -> None:
     assert task is not None
     for _ in range(times):
         task.uncancel()
+
+
+def _is_still_cancelled() -> bool:
+    """Whether somebody else has cancelled the current task, too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _nothing() -> None:

@@ -177,8 +177,8 @@ class Owner(Place):
 
     async def step_down(self) -> None:
         """Let go of everything that uses it, before it is closed."""
+        self._crew.withdraw(self.recipe)  # First: the phase's change looks at what is.
         self.record.handle(ResourceTrigger.CLOSE)
-        self._crew.withdraw(self.recipe)
         if not self.stopping:
             for dependent in self.dependents:
                 dependent.requeue()

@@ -58,19 +58,26 @@ class Place(ABC):
     def requeue(self) -> None:
         """Close, and open again once the needs are back. What outlasts them stays."""
 
-    def due_in(self, now: float) -> float:
+    def due_in(self, now: float, known: dict[Place, float] | None = None) -> float:
         """Return the least number of seconds until it may be up; inf for never.
 
         Args:
             now: On the clock of `time.monotonic`.
+            known: What was found out already; a graph has many more ways than places.
         """
+        known = {} if known is None else known
+        if self not in known:
+            known[self] = self._due_in(now, known)
+        return known[self]
+
+    def _due_in(self, now: float, known: dict[Place, float]) -> float:
         if self.record.is_open:
             return 0.0
         if self.record.is_lost:
             return float("inf")
         if self.record.next_attempt_at is not None:
             return max(0.0, self.record.next_attempt_at - now)
-        return max((need.due_in(now) for need in self.needs), default=0.0)
+        return max((need.due_in(now, known) for need in self.needs), default=0.0)
 
     def all_dependents(self) -> Iterator[Place]:
         """Everything that needs it, directly or not; some perhaps more than once."""

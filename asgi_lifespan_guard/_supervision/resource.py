@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from inspect import iscoroutinefunction
 from typing import (
     Any,
     Final,
@@ -283,10 +284,11 @@ def _check_choices(recipe: Resource[Any]) -> None:
             f"resource {recipe.name!r} is a step, which is not run again:"
             " Check(then='reopen') is for what can be closed and opened"
         )
-    if not isinstance(recipe.enabled, bool) and not callable(recipe.enabled):
+    plain = callable(recipe.enabled) and not iscoroutinefunction(recipe.enabled)
+    if not isinstance(recipe.enabled, bool) and not plain:
         raise ConfigurationError(
             f"resource {recipe.name!r}: enabled={recipe.enabled!r} must be a bool, or"
-            " a callable that returns one"
+            " a callable that returns one (not a coroutine function)"
         )
 
 

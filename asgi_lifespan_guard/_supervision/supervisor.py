@@ -24,6 +24,7 @@ from .._errors import StartupFailedError, StopRequestedError
 from .._events import Event
 from .._health import ResourceReport
 from .owner import Owner
+from .place import Place
 from .resource import Resource
 
 
@@ -89,8 +90,9 @@ class Supervisor:
 
     def due_in(self, names: Iterable[str]) -> float:
         """Return the least number of seconds until *names* may all be up; or inf."""
-        now = monotonic()
-        return max((self._owners[name].due_in(now) for name in names), default=0.0)
+        now, known = monotonic(), dict[Place, float]()
+        due = (self._owners[name].due_in(now, known) for name in names)
+        return max(due, default=0.0)
 
     def retry_now(self) -> None:
         """Cut short every wait for a next attempt."""

@@ -49,9 +49,14 @@ class ThreadedContext(Generic[T]):
         """
         self._schedule = scheduler()
         run = contextvars.copy_context().run
-        threading.Thread(
+        thread = threading.Thread(
             target=run, args=(self._run,), name=self._name, daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except BaseException:
+            self._ended.set()  # There is nothing that the next attempt must wait for.
+            raise
         try:
             await self._entered.wait()
         except BaseException:

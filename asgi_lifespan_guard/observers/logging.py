@@ -65,6 +65,13 @@ def log_critical(text: str) -> None:
     logger.critical("%s", redact(text))
 
 
+def log_failure(observer: object, event: Event, error: Exception) -> None:
+    """Write that *observer* raised *error* when it was told of *event*."""
+    kind = type(event).__name__
+    text = redact(f"observer {observer!r} failed on {kind}: {describe(error)}")
+    _write(logging.ERROR, text, {"event": kind}, error)
+
+
 def _write(
     level: int, text: str, extra: dict[str, object], error: BaseException | None
 ) -> None:
@@ -82,12 +89,14 @@ def _extra(event: Event) -> dict[str, object]:
     extra: dict[str, object] = {"event": type(event).__name__}
     for field in fields(event):
         value = getattr(event, field.name)
-        extra[field.name] = describe(value) if _is_error(value) else value
+        extra[field.name] = _presentable(value)
     return extra
 
 
-def _is_error(value: object) -> bool:
-    return isinstance(value, BaseException)
+def _presentable(value: object) -> object:
+    if isinstance(value, BaseException):
+        return describe(value)
+    return redact(value) if isinstance(value, str) else value
 
 
 def _line(event: Event) -> tuple[int, str, BaseException | None]:
