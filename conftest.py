@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from sybil import Sybil
@@ -18,3 +19,8 @@ pytest_collect_file = Sybil(
     patterns=["README.md", "docs/*.md"],
     setup=as_a_script,
 ).pytest()
+
+# A shell has its background jobs ignore Ctrl-C, and every server that a test starts and
+# interrupts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
