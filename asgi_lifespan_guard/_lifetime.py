@@ -152,8 +152,7 @@ class Lifetime:
         """
         observe = self._guard.observe
         if not self.is_idle():  # A second one, refused; the first goes on.
-            await converse(receive, send, self._service(scope, None), observe)
-            return
+            return await converse(receive, send, self._service(scope, None), observe)
         self._left = self._fatal = False
         signals = self._signals()
 
