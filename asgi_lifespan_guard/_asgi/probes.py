@@ -48,6 +48,9 @@ class ProbeDesk:
         probes: The paths, and whether details may be shown.
         names: The resources', for the paths below the readiness probe.
         report: Takes the photograph that an answer is made of.
+
+    Attributes:
+        paths: The paths that are answered here; all others are the app's.
     """
 
     def __init__(
@@ -65,11 +68,7 @@ class ProbeDesk:
         self._remembered: dict[str, Answer] = {}
         below = [] if probes.ready is None else names
         self._names = {f"{probes.ready}/{name}": name for name in below}
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """The paths that are answered here; all others are the app's."""
-        return frozenset((*self._verdicts, *self._names))
+        self.paths = frozenset((*self._verdicts, *self._names))
 
     async def answer(self, path: str, scope: Scope, send: Send) -> None:
         """Answer the probe at *path*."""

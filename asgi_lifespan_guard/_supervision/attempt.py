@@ -140,12 +140,10 @@ class Attempt:
             late = CloseTimeoutError(self._recipe.name, self._closing_took())
             late.__context__ = self._hidden_failure()
             error = late
-        if self._holder.is_told_to_close():
+        told = self._holder.is_told_to_close()
+        if told or self._watcher.verdict is not None:
             self._holder.closed(self._closing_took(), error)
-            return None
-        if self._watcher.verdict is not None:
-            self._holder.closed(self._closing_took(), error)
-            return self._watcher.verdict
+            return None if told else self._watcher.verdict
         error = error or CrashedError(self._recipe.name)
         self._holder.crashed(error)
         return error
