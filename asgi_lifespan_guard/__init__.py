@@ -9,9 +9,9 @@ house:
 - `_phases`, `_events`, `_health`, `_errors`, `_settings`, `_state`, `_redaction`: the
   hall, plain vocabulary that both wings use; nothing in it awaits.
 - `_asgi`: the wing that speaks scope, receive and send.
-- `_supervision`: the wing that opens, holds and closes resources.
+- `_resources`: the wing that opens, holds and closes resources.
 - `_process`: the wing that speaks to the operating system.
-- `_concurrency`: the cellar, what both wings need of tasks.
+- `_tasks`: the cellar, what both wings need of tasks.
 - `observers`: who is told of events; `events`: those, by their public names.
 - `testing`: for tests of guarded apps.
 """
@@ -40,15 +40,15 @@ from ._errors import (
     StateKeyClashError,
     StopRequestedError,
 )
-from ._events import Observer
 from ._guard import LifespanGuard
-from ._health import Report, ResourceReport
 from ._lifespan_of import lifespan_of
 from ._phases import Phase, ResourcePhase
+from ._report import Report, ResourceReport
+from ._resources.checks import Check
+from ._resources.resource import Resource, resource
+from ._resources.retry import Retry
 from ._settings import Drain, Gate, Probes
-from ._supervision.checks import Check
-from ._supervision.resource import Resource, resource
-from ._supervision.retry import Retry
+from .events import Observer
 
 
 __all__ = [

@@ -16,8 +16,8 @@ from ._asgi.types import Scope
 from ._lifetime import Lifetime
 from ._phases import Phase
 from ._plan import Plan
+from ._resources.overrides import to_show
 from ._state import KEY
-from ._supervision.overrides import to_show
 
 
 class Admission:

@@ -7,12 +7,12 @@ from typing import Any
 
 from ._asgi.state import StateBoard
 from ._asgi.types import Scope
-from ._concurrency.notice import Notice
-from ._health import Report
 from ._lifetime import Lifetime
 from ._phases import Phase
 from ._plan import Plan
+from ._report import Report
 from ._state import HasScope, scope_of
+from ._tasks.notice import Notice
 
 
 class Controls:

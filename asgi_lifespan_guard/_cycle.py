@@ -13,15 +13,15 @@ from ._asgi.loading import LoadedApp
 from ._asgi.state import StateBoard
 from ._asgi.types import Scope
 from ._errors import CloseFailedError
-from ._events import CloseFailed, Event, Observer
 from ._hosting import Hosting
 from ._phases import ResourcePhase
 from ._plan import Plan
+from ._resources.factories import Form
+from ._resources.overrides import to_open
+from ._resources.resource import Resource
+from ._resources.supervisor import Supervisor
 from ._state import APP
-from ._supervision.forms import Form
-from ._supervision.overrides import to_open
-from ._supervision.resource import Resource
-from ._supervision.supervisor import Supervisor
+from .events import CloseFailed, Event, Observer
 
 
 class Cycle:

@@ -14,10 +14,10 @@ import anyio
 
 from ._asgi.in_flight import Exchanges
 from ._asgi.paths import app_path
-from ._concurrency.bell import Bell
-from ._concurrency.notice import Notice
-from ._events import DrainBegun, DrainEnded, Event, RequestStuck
 from ._settings import Drain
+from ._tasks.bell import Bell
+from ._tasks.notice import Notice
+from .events import DrainBegun, DrainEnded, Event, RequestStuck
 
 
 GOODBYE = 1.0

@@ -13,25 +13,25 @@ from typing import Any
 from weakref import WeakSet
 
 from ._admission import Admission
-from ._asgi.answers import closing
 from ._asgi.gate import GateKeeper
 from ._asgi.loading import LoadedApp
 from ._asgi.paths import app_path
 from ._asgi.probes import ProbeDesk
+from ._asgi.responses import closing
 from ._asgi.state import Stamp, StateBoard
 from ._asgi.types import ASGIApp, Receive, Scope, Send
-from ._concurrency.backend import current_task, on_trio
-from ._concurrency.notice import Notice
 from ._controls import Controls
 from ._errors import ConfigurationError, GuardNotFoundError
-from ._events import Event, Observer, ResourcePhaseChanged
 from ._lazy import LazyStart
 from ._lifetime import Lifetime
 from ._phases import Phase
 from ._plan import DEFAULT_DRAIN, DEFAULT_PROBES, AppLifespan, Plan
+from ._resources.resource import Resource
 from ._settings import Drain, Gate, Probes
 from ._state import KEY, Source, state_of
-from ._supervision.resource import Resource
+from ._tasks.backend import current_task, on_trio
+from ._tasks.notice import Notice
+from .events import Event, Observer, ResourcePhaseChanged
 from .observers.logging import log, log_critical, log_failure
 
 

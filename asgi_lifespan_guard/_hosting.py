@@ -1,7 +1,7 @@
 """An ASGI app's own lifespan as a resource: loaded, started, merged into the state.
 
 A floor of the door: the app is loaded and played to by `_asgi`, retried and closed by
-`_supervision`.
+`_resources`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import replace
 from typing import Any
 
-from ._asgi.hosted import SILENT, hosted_lifespan, restart_obstacle
+from ._asgi.app_lifespan import SILENT, hosted_lifespan, restart_obstacle
 from ._asgi.loading import LoadedApp
 from ._asgi.types import ASGIApp, Scope
 from ._errors import AppCannotRestartError, StateKeyClashError
-from ._events import LifespanUnsupported, Observer
 from ._redaction import describe
+from ._resources.resource import Resource
+from ._resources.threads import ThreadedContext
 from ._state import APP, KEY
-from ._supervision.resource import Resource
-from ._supervision.threads import ThreadedContext
+from .events import LifespanUnsupported, Observer
 
 
 class Hosting:

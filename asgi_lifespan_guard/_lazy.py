@@ -17,8 +17,8 @@ from typing import Any
 import anyio
 
 from ._asgi.types import Message, Receive, Scope, Send
-from ._concurrency.backend import on_trio
-from ._concurrency.notice import Notice
+from ._tasks.backend import on_trio
+from ._tasks.notice import Notice
 
 
 Run = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]

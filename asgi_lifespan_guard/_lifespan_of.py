@@ -7,9 +7,8 @@ from typing import Any
 
 from ._asgi.loading import as_asgi3
 from ._errors import ConfigurationError
-from ._state import APP
-from ._supervision.forms import Form
-from ._supervision.resource import (
+from ._resources.factories import Form
+from ._resources.resource import (
     DEFAULT,
     Default,
     OnGiveUp,
@@ -17,7 +16,8 @@ from ._supervision.resource import (
     Startup,
     build,
 )
-from ._supervision.retry import Retry
+from ._resources.retry import Retry
+from ._state import APP
 
 
 def lifespan_of(

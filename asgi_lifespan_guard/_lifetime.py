@@ -12,25 +12,25 @@ from typing import Protocol
 import anyio
 
 from ._asgi.in_flight import Exchanges
-from ._asgi.lifespan import converse
 from ._asgi.loading import LoadedApp
 from ._asgi.probes import ProbeDesk
+from ._asgi.server_lifespan import converse
 from ._asgi.state import StateBoard
 from ._asgi.types import Message, Receive, Scope, Send
-from ._concurrency.groups import transparent_task_group
-from ._concurrency.notice import Notice
-from ._concurrency.shielding import to_its_end
 from ._cycle import Cycle
 from ._drain import Drainer
 from ._errors import NotReadyError
-from ._events import Event, Paused, PhaseChanged, ResourceGaveUp, Resumed
-from ._health import Report, ResourceReport
 from ._phases import TRANSITIONS, Lifecycle, Phase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan
 from ._process.exit import end_process
 from ._redaction import describe, redact
+from ._report import Report, ResourceReport
+from ._resources.supervisor import Supervisor
 from ._stop_signals import StopSignals
-from ._supervision.supervisor import Supervisor
+from ._tasks.groups import transparent_task_group
+from ._tasks.notice import Notice
+from ._tasks.shielding import to_its_end
+from .events import Event, Paused, PhaseChanged, ResourceGaveUp, Resumed
 
 
 class Household(Protocol):

@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeAlias
 from ._asgi.loading import LoadedApp
 from ._asgi.paths import longest_prefix
 from ._errors import ConfigurationError
-from ._health import ResourceReport
 from ._lifespan_of import lifespan_of
 from ._phases import ResourcePhase
+from ._report import ResourceReport
+from ._resources.graph import check_resources
+from ._resources.resource import Resource
 from ._settings import Drain, Gate, Probes, check_seconds
 from ._state import APP
-from ._supervision.graph import check_resources
-from ._supervision.resource import Resource
 
 
 AppLifespan: TypeAlias = Literal["blocking", "background", "off"]

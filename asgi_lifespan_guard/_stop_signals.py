@@ -12,10 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from ._concurrency.backend import Schedule, scheduler
 from ._drain import Drainer
 from ._process.signals import SignalChain
 from ._settings import Drain
+from ._tasks.backend import Schedule, scheduler
 
 
 class Stoppable(Protocol):

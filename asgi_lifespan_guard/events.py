@@ -1,38 +1,16 @@
-"""What observers are told: every event, and `Event`, their union, to match over."""
+"""What happened, as frozen facts; a closed set.
+
+An observer is called with every event, in the order in which they happened, on the
+event loop's thread. It must return at once and has no say. A `match` over `Event`
+that ends in `typing.assert_never` fails type checking when an event is forgotten.
+"""
 
 from __future__ import annotations
 
-from ._events import (
-    AttemptFailed,
-    CheckFailed,
-    CloseFailed,
-    ConversationBroken,
-    DrainBegun,
-    DrainEnded,
-    Event,
-    LifespanUnsupported,
-    Observer,
-    Paused,
-    PhaseChanged,
-    RequestAbandoned,
-    RequestAdmitted,
-    RequestCut,
-    RequestHeld,
-    RequestRefused,
-    RequestStuck,
-    ResourceClosed,
-    ResourceCrashed,
-    ResourceDown,
-    ResourceGaveUp,
-    ResourceOpened,
-    ResourcePhaseChanged,
-    ResourceRecovered,
-    ResourceReopening,
-    ResourceSkipped,
-    Resumed,
-    StartupFailed,
-    StreamEnded,
-)
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from ._phases import Phase, ResourcePhase
 
 
 __all__ = [
@@ -66,3 +44,307 @@ __all__ = [
     "StartupFailed",
     "StreamEnded",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    """The guard came from phase *old* into phase *new*."""
+
+    old: Phase
+    new: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcePhaseChanged:
+    """A resource came from phase *old* into phase *new*."""
+
+    resource: str
+    old: ResourcePhase
+    new: ResourcePhase
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt to open a resource failed, and another will be made.
+
+    Attributes:
+        resource: The resource's name.
+        attempt: Which attempt it was, counted from 1 since the resource was last up.
+        error: Why it failed.
+        wait: Seconds until the next one.
+        unexpected: Whether the error smells of a mistake in the program and should
+            be shown with its traceback.
+    """
+
+    resource: str
+    attempt: int
+    error: BaseException
+    wait: float
+    unexpected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceOpened:
+    """A resource is up.
+
+    Attributes:
+        resource: The resource's name.
+        attempt: The attempt that succeeded, counted from 1.
+        duration: Seconds that this attempt took.
+    """
+
+    resource: str
+    attempt: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceSkipped:
+    """A resource is not enabled and was skipped."""
+
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceCrashed:
+    """A resource's context manager ended or raised while it was up."""
+
+    resource: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFailed:
+    """A check of a resource failed, for the *in_a_row*-th time in a row."""
+
+    resource: str
+    error: BaseException
+    in_a_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceDown:
+    """A resource's checks failed often enough: it is not ready any more."""
+
+    resource: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRecovered:
+    """A resource's checks pass again: it is ready."""
+
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceReopening:
+    """A resource that was up and came down is opened again in *wait* seconds."""
+
+    resource: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceGaveUp:
+    """A resource will not be tried again.
+
+    Attributes:
+        resource: The resource's name.
+        attempts: How many attempts were made.
+        error: Why the last one failed.
+        permanent: Whether the error itself forbade another attempt.
+        required: Whether readiness asks for the resource.
+    """
+
+    resource: str
+    attempts: int
+    error: BaseException
+    permanent: bool
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceClosed:
+    """A resource was closed, *duration* seconds after its closing began."""
+
+    resource: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFailed:
+    """A resource's closing raised, or outlived its deadline."""
+
+    resource: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class StartupFailed:
+    """The guard's startup failed; whatever was open has been closed.
+
+    Attributes:
+        error: Why.
+        reported: Whether *error* was already told by another event.
+    """
+
+    error: BaseException
+    reported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LifespanUnsupported:
+    """The wrapped app has no lifespan of its own; it showed so by *error*, if any."""
+
+    resource: str
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationBroken:
+    """The server (or a wrapper around us) left the lifespan protocol."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeld:
+    """A request waits at the gate. *path* is the path as the app would see it."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAdmitted:
+    """A held request went on to the app after *waited* seconds."""
+
+    path: str
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAbandoned:
+    """The client of a held request left after *waited* seconds."""
+
+    path: str
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """A request was answered with 503 (or its WebSocket denied).
+
+    Attributes:
+        path: The request's path.
+        retry_after: Seconds told to the client, or ``None`` where nothing is known.
+        reason: ``"never started"``, ``"not ready"``, ``"full"`` or ``"stopped"``.
+    """
+
+    path: str
+    retry_after: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Readiness is withheld by hand."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Readiness is not withheld any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainBegun:
+    """The guard is unready for good and lets requests out.
+
+    Attributes:
+        reason: A signal's name, or what `LifespanGuard.begin_drain` was told.
+        in_flight: Requests and WebSockets that were open.
+    """
+
+    reason: str
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """An endless answer or a WebSocket was ended cleanly by the drain."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCut:
+    """A request was cancelled, *after* seconds into the drain: its grace was over."""
+
+    path: str
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStuck:
+    """A request did not end although it was cancelled twice.
+
+    Attributes:
+        path: Its path.
+        age: Seconds that it has been running, at the least.
+    """
+
+    path: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainEnded:
+    """Nothing is in flight any more, or nothing that can be helped.
+
+    Attributes:
+        duration: Seconds since the drain began.
+        left: Requests that are stuck.
+    """
+
+    duration: float
+    left: int
+
+
+Event: TypeAlias = (
+    PhaseChanged
+    | ResourcePhaseChanged
+    | AttemptFailed
+    | ResourceOpened
+    | ResourceSkipped
+    | ResourceCrashed
+    | CheckFailed
+    | ResourceDown
+    | ResourceRecovered
+    | ResourceReopening
+    | ResourceGaveUp
+    | ResourceClosed
+    | CloseFailed
+    | StartupFailed
+    | LifespanUnsupported
+    | ConversationBroken
+    | RequestHeld
+    | RequestAdmitted
+    | RequestAbandoned
+    | RequestRefused
+    | Paused
+    | Resumed
+    | DrainBegun
+    | StreamEnded
+    | RequestCut
+    | RequestStuck
+    | DrainEnded
+)
+
+
+class Observer(Protocol):
+    """Anything that can be called with an event."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Be told of *event*."""

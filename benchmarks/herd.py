@@ -17,7 +17,7 @@ from statistics import mean, quantiles
 from typing import TYPE_CHECKING
 
 from asgi_lifespan_guard import Retry
-from asgi_lifespan_guard._supervision.retry import CAP, FIRST, Series, equal_jitter
+from asgi_lifespan_guard._resources.retry import CAP, FIRST, Series, equal_jitter
 
 from .measure import Row
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import anyio
 
-from asgi_lifespan_guard._events import Event
+from asgi_lifespan_guard.events import Event
 
 
 E = TypeVar("E", bound=Event)

@@ -18,7 +18,7 @@ from asgi_lifespan_guard import (
     StateKeyClashError,
     lifespan_of,
 )
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     AttemptFailed,
     LifespanUnsupported,
     ResourceCrashed,

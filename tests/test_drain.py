@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from asgi_lifespan_guard import ConfigurationError, Drain, LifespanGuard, Phase
-from asgi_lifespan_guard._concurrency.backend import on_trio
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard._tasks.backend import on_trio
+from asgi_lifespan_guard.events import (
     DrainBegun,
     DrainEnded,
     Event,

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from asgi_lifespan_guard import Drain, LifespanGuard, _drain
-from asgi_lifespan_guard._concurrency import tasks
+from asgi_lifespan_guard._tasks import tasks
 from asgi_lifespan_guard.testing import MemoryServer
 from tests.recorder import Recorder
 

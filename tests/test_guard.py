@@ -15,7 +15,7 @@ from asgi_lifespan_guard import (
     ResourceUnavailableError,
     lifespan_of,
 )
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     AttemptFailed,
     PhaseChanged,
     RequestHeld,

@@ -22,7 +22,7 @@ from asgi_lifespan_guard import (
     _lifetime,
     resource,
 )
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     AttemptFailed,
     DrainBegun,
     DrainEnded,

@@ -9,7 +9,7 @@ import pytest
 from tenacity import wait_fixed
 
 from asgi_lifespan_guard import Gate, LifespanGuard, Retry
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     AttemptFailed,
     RequestAbandoned,
     RequestHeld,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asgi_lifespan_guard import LifespanGuard, Probes
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     AttemptFailed,
     ResourceGaveUp,
     ResourceOpened,

@@ -19,7 +19,7 @@ from asgi_lifespan_guard import (
     Retry,
     lifespan_of,
 )
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     AttemptFailed,
     ResourceGaveUp,
     ResourceOpened,

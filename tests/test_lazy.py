@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import Gate, LifespanGuard, Phase, lifespan_of, resource
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     PhaseChanged,
     RequestRefused,
     ResourceCrashed,

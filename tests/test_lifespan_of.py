@@ -13,7 +13,7 @@ from asgi_lifespan_guard import (
     Retry,
     lifespan_of,
 )
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     LifespanUnsupported,
     ResourceGaveUp,
     ResourceOpened,

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Phase
-from asgi_lifespan_guard._events import DrainBegun
+from asgi_lifespan_guard.events import DrainBegun
 from tests.recorder import Recorder
 from tests.support.memory_server import MemoryServer
 from tests.support.resources import Tap, hello

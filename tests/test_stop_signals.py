@@ -13,8 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Phase
-from asgi_lifespan_guard._events import DrainBegun, Event, PhaseChanged
 from asgi_lifespan_guard._stop_signals import StopSignals
+from asgi_lifespan_guard.events import DrainBegun, Event, PhaseChanged
 from tests.recorder import Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
 from tests.support.resources import LATER, Tap, hello

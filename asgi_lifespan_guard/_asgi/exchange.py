@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from .._concurrency.tasks import views_of
-from .answers import answer_http, closing, problem, sent
-from .socket import Socket
+from .._tasks.tasks import views_of
+from .responses import answer_http, closing, problem, sent
 from .types import Message, Scope, Send
+from .websocket import Socket
 
 
 _LAST_CHUNK: Message = {"type": "http.response.body", "body": b"", "more_body": False}

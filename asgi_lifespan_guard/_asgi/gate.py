@@ -15,17 +15,18 @@ from typing import Literal, NamedTuple, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._concurrency.bell import Bell
-from .._concurrency.groups import transparent_task_group
-from .._events import (
+from .._settings import Gate
+from .._tasks.bell import Bell
+from .._tasks.groups import transparent_task_group
+from ..events import (
     Event,
     RequestAbandoned,
     RequestAdmitted,
     RequestHeld,
     RequestRefused,
 )
-from .._settings import Gate
-from .answers import (
+from .held import HeldRequest
+from .responses import (
     Answer,
     answer_http,
     deny_websocket,
@@ -33,7 +34,6 @@ from .answers import (
     problem,
     waiting_page,
 )
-from .held import HeldRequest
 from .types import Receive, Scope, Send
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import anyio
 
-from .._concurrency.bell import Bell
+from .._tasks.bell import Bell
 from .types import Message, Receive
 
 

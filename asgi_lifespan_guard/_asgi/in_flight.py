@@ -17,14 +17,14 @@ from typing import Any
 
 import anyio
 
-from .._concurrency.backend import on_trio
-from .._concurrency.bell import Bell
-from .._concurrency.interruption import Interruption, interruptible
-from .._events import Event, RequestCut, StreamEnded
+from .._tasks.backend import on_trio
+from .._tasks.bell import Bell
+from .._tasks.interruption import Interruption, interruptible
+from ..events import Event, RequestCut, StreamEnded
 from .exchange import Exchange, How
 from .paths import app_path, lies_under
-from .socket import Socket, SocketEndedError
 from .types import ASGIApp, Receive, Scope, Send
+from .websocket import Socket, SocketEndedError
 
 
 class Exchanges:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from .._health import Report, ResourceReport
+from .._report import Report, ResourceReport
 from .._settings import Probes
 from .access_log import ProbeFilter
-from .answers import Answer, answer_http, json_answer, problem
 from .paths import app_path
+from .responses import Answer, answer_http, json_answer, problem
 from .types import Receive, Scope, Send
 
 

@@ -12,7 +12,8 @@ from dataclasses import fields
 from typing import assert_never
 
 from .._errors import NeedGaveUpError, StopRequestedError
-from .._events import (
+from .._redaction import describe, redact, render_traceback
+from ..events import (
     AttemptFailed,
     CheckFailed,
     CloseFailed,
@@ -42,7 +43,6 @@ from .._events import (
     StartupFailed,
     StreamEnded,
 )
-from .._redaction import describe, redact, render_traceback
 
 
 logger = logging.getLogger("asgi_lifespan_guard")

@@ -10,12 +10,12 @@ from typing import Any
 import anyio
 from tenacity import wait_none
 
-from .._concurrency.backend import Schedule, scheduler
-from .._concurrency.groups import transparent_task_group
-from .._concurrency.notice import Notice
-from .._supervision.checks import Check, Then
-from .._supervision.resource import Resource, resource
-from .._supervision.retry import Retry
+from .._resources.checks import Check, Then
+from .._resources.resource import Resource, resource
+from .._resources.retry import Retry
+from .._tasks.backend import Schedule, scheduler
+from .._tasks.groups import transparent_task_group
+from .._tasks.notice import Notice
 
 
 AT_ONCE = Retry(wait=wait_none())

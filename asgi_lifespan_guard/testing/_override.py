@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
 from .._errors import ConfigurationError
-from .._supervision.forms import Factory
-from .._supervision.overrides import StandIn, opening, put, showing, take_away
-from .._supervision.resource import DEFAULT, Default, Resource
+from .._resources.factories import Factory
+from .._resources.overrides import StandIn, opening, put, showing, take_away
+from .._resources.resource import DEFAULT, Default, Resource
 
 
 V = TypeVar("V")

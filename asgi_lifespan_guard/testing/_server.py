@@ -15,8 +15,8 @@ from typing import Any, Literal, Self, TypeAlias
 import anyio
 from anyio import AsyncContextManagerMixin
 
-from .._concurrency.backend import on_trio
-from .._concurrency.groups import transparent_task_group
+from .._tasks.backend import on_trio
+from .._tasks.groups import transparent_task_group
 from ._exchange import LIFESPAN, WEBSOCKET, Exchange, Request
 
 

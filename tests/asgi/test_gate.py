@@ -21,7 +21,7 @@ from asgi_lifespan_guard._asgi.gate import (
 )
 from asgi_lifespan_guard._asgi.held import READ_AHEAD
 from asgi_lifespan_guard._asgi.types import Receive
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     Event,
     Observer,
     RequestAbandoned,

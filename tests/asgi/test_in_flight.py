@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from asgi_lifespan_guard._asgi.in_flight import Exchanges
-from asgi_lifespan_guard._concurrency.backend import on_trio
-from asgi_lifespan_guard._events import RequestCut, StreamEnded
+from asgi_lifespan_guard._tasks.backend import on_trio
+from asgi_lifespan_guard.events import RequestCut, StreamEnded
 from tests.recorder import Recorder
 from tests.support.memory_server import MemoryServer, ProtocolError, Request
 
@@ -112,7 +112,7 @@ async def test_a_client_that_reads_slowly_holds_nobody_up(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last chunk is tried for a second."""
-    monkeypatch.setattr("asgi_lifespan_guard._asgi.answers.FAREWELL", 0.05)
+    monkeypatch.setattr("asgi_lifespan_guard._asgi.responses.FAREWELL", 0.05)
     house = House(recorder, silence)
 
     async def send(message: Any) -> None:

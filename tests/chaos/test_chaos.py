@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from asgi_lifespan_guard import Phase
-from asgi_lifespan_guard._supervision import owner, supervisor
+from asgi_lifespan_guard._resources import owner, supervisor
 from tests.chaos.loops import LOOPS, MainThread
 from tests.chaos.world import (
     CLOSE_TIMEOUT,

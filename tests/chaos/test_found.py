@@ -17,7 +17,7 @@ from asgi_lifespan_guard import (
     Phase,
     resource,
 )
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     AttemptFailed,
     CloseFailed,
     DrainBegun,

@@ -30,7 +30,7 @@ from asgi_lifespan_guard import (
     StopRequestedError,
     resource,
 )
-from asgi_lifespan_guard._events import Event
+from asgi_lifespan_guard.events import Event
 from asgi_lifespan_guard.testing import LifespanError, MemoryServer, Request
 
 

@@ -15,7 +15,7 @@ import anyio
 from tenacity import wait_fixed
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Retry, resource
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     DrainBegun,
     DrainEnded,
     Event,

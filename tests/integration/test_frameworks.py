@@ -16,7 +16,7 @@ from asgi_lifespan_guard import (
     lifespan_of,
     resource,
 )
-from asgi_lifespan_guard._events import ResourceGaveUp, ResourceOpened
+from asgi_lifespan_guard.events import ResourceGaveUp, ResourceOpened
 from tests.recorder import Recorder
 from tests.support.frameworks import Story, fastapi, litestar, quart, starlette
 from tests.support.memory_server import LifespanError, MemoryServer

@@ -18,7 +18,7 @@ from asgi_lifespan_guard import (
     lifespan_of,
     resource,
 )
-from asgi_lifespan_guard._events import AttemptFailed, ResourceGaveUp, ResourceOpened
+from asgi_lifespan_guard.events import AttemptFailed, ResourceGaveUp, ResourceOpened
 from examples.demo import wait_until
 from examples.demo.servers import ServerProcess
 from tests.recorder import Recorder

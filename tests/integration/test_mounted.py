@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asgi_lifespan_guard import LifespanGuard, lifespan_of, resource
-from asgi_lifespan_guard._events import AttemptFailed, ResourceGaveUp
+from asgi_lifespan_guard.events import AttemptFailed, ResourceGaveUp
 from tests.recorder import Recorder
 from tests.support.frameworks import Story, starlette
 from tests.support.memory_server import MemoryServer

@@ -14,7 +14,7 @@ from asgi_lifespan_guard import (
     ResourcePhase,
     StopRequestedError,
 )
-from asgi_lifespan_guard._events import (
+from asgi_lifespan_guard.events import (
     AttemptFailed,
     CheckFailed,
     CloseFailed,

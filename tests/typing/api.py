@@ -34,7 +34,7 @@ from asgi_lifespan_guard import (
     lifespan_of,
     resource,
 )
-from asgi_lifespan_guard._events import Event, PhaseChanged
+from asgi_lifespan_guard.events import Event, PhaseChanged
 
 
 class Pool:

@@ -1,0 +1,209 @@
+"""Plays the server to an app, so that its own lifespan becomes a context manager.
+
+What ends, raises or speaks a foreign message *before its first* ``receive()`` has no
+lifespan, and needs none; what does so afterwards has failed. This rule was right for
+every framework that we know; "raised, hence unsupported" (what servers do) is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from .._errors import AppLifespanError
+from .._tasks.bell import Bell
+from .._tasks.groups import transparent_task_group
+from .._tasks.interruption import Interruption, interruptible
+from .types import ASGIApp, Message, Scope
+
+
+OnUnsupported = Callable[[BaseException | None], None]
+
+
+@asynccontextmanager
+async def hosted_lifespan(
+    app: ASGIApp, scope: Scope, farewell: float, on_unsupported: OnUnsupported
+) -> AsyncGenerator[None, None]:
+    """Run *app*'s lifespan: its startup on entering, its shutdown on leaving.
+
+    Args:
+        app: Called once, in a task of its own.
+        scope: A lifespan scope of its own.
+        farewell: Seconds for a call that is over to return by itself, and for one
+            that is cancelled to clean up.
+        on_unsupported: Called where the app has no lifespan, with what it raised.
+
+    Raises:
+        AppLifespanError: When its startup or shutdown failed, or when it crashed in
+            between (then out of the body, which is cancelled).
+    """
+    call = _Call(app, scope, farewell)
+    async with transparent_task_group() as group:
+        group.start_soon(call.run)
+        try:
+            if await call.startup():
+                yield
+                await call.shutdown()
+            else:
+                on_unsupported(call.error)
+                yield
+        finally:
+            await call.end()
+
+
+SILENT = "it failed without a reason, as Quart's while_serving does when used up"
+
+
+def restart_obstacle(error: BaseException) -> str | None:
+    """Return how *error* shows that an app cannot be started twice, or ``None``.
+
+    Only to be asked about a second attempt. The signs were measured: Quart's
+    ``while_serving`` generators and a context manager *instance* in Litestar's
+    ``lifespan=`` are used up, and the MCP SDK's session manager says so.
+    """
+    if not isinstance(error, AppLifespanError) or error.during != "startup":
+        return None
+    text = f"{error.message or ''} {error.cause or ''}"
+    if error.told and not text.strip():
+        return SILENT
+    signs = ("can only be called once", "generator didn't yield", "attribute 'args'")
+    return next((sign for sign in signs if sign in text), None)
+
+
+class _ForeignMessageError(Exception):
+    """Raised into an app that answers its lifespan with something else."""
+
+    def __init__(self, kind: object) -> None:
+        super().__init__(f"the app sent {kind!r} to a lifespan scope")
+
+
+class _Call:
+    """One call of the app with a lifespan scope.
+
+    Attributes:
+        error: What the call raised, if it has.
+    """
+
+    def __init__(self, app: ASGIApp, scope: Scope, farewell: float) -> None:
+        self.error: Exception | None = None
+        self._app = app
+        self._scope = scope
+        self._farewell = farewell
+        self._bell = Bell()
+        self._shutdown_sent = anyio.Event()
+        self._received = 0
+        self._startup: Message | None = None
+        self._shutdown: Message | None = None
+        self._idle = False
+        self._ended = False
+        self._over = False
+        self._work: Interruption | None = None
+
+    async def run(self) -> None:
+        """Make the call.
+
+        Raises:
+            AppLifespanError: When it crashed after a complete startup.
+        """
+        try:
+            async with interruptible(self._farewell) as self._work:
+                self._bell.ring()
+                if not self._over:
+                    await self._app(self._scope, self._receive, self._send)
+        except Exception as error:
+            self.error = error
+        finally:
+            self._ended = True
+            self._bell.ring()
+        if self._is_serving() and (self.error is not None or self._shutdown_failed()):
+            # Starlette says shutdown.failed of its own accord when a task group that
+            # its lifespan holds has crashed.
+            said = self._shutdown if self._shutdown_failed() else None
+            raise self._failure("serving", said)
+
+    async def startup(self) -> bool:
+        """Wait until the app has started; ``False``: it has no lifespan.
+
+        Raises:
+            AppLifespanError: When its startup failed.
+        """
+        await self._bell.wait_until(lambda: self._startup is not None or self._ended)
+        if self._completed():
+            return True
+        if self._startup is None and not self._received:
+            return False
+        await self._wait_for_return()
+        raise self._failure("startup", self._startup)
+
+    async def shutdown(self) -> None:
+        """Have the app shut down, and wait until it has.
+
+        Raises:
+            AppLifespanError: When its shutdown failed.
+        """
+        was_over = self._ended
+        self._shutdown_sent.set()
+        await self._bell.wait_until(lambda: self._ended or self._idle)
+        failed = self._shutdown_failed()
+        if failed or (self.error is not None and not was_over):
+            raise self._failure("shutdown", self._shutdown if failed else None)
+
+    async def end(self) -> None:
+        """Cancel the call if it still runs, and wait until it has cleaned up."""
+        self._over = True
+        with anyio.CancelScope(shield=True):
+            # Whoever enters may be cancelled before the call has even begun.
+            await self._bell.wait_until(lambda: self._work is not None)
+            assert self._work is not None
+            self._work.interrupt()
+            await self._bell.wait_until(lambda: self._ended)
+
+    async def _wait_for_return(self) -> None:
+        self._shutdown_sent.set()
+        with anyio.move_on_after(self._farewell):
+            await self._bell.wait_until(lambda: self._ended or self._idle)
+
+    async def _receive(self) -> Message:
+        self._received += 1
+        if self._received == 1:
+            return {"type": "lifespan.startup"}
+        if self._received > 2:
+            self._idle = True
+            self._bell.ring()
+            await anyio.sleep_forever()
+        await self._shutdown_sent.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        if _is(message, "startup.complete") or _is(message, "startup.failed"):
+            self._startup = self._startup or message
+        elif _is(message, "shutdown.complete") or _is(message, "shutdown.failed"):
+            self._shutdown = message
+        else:
+            raise _ForeignMessageError(message.get("type"))
+        self._bell.ring()
+
+    def _is_serving(self) -> bool:
+        return self._completed() and not (self._over or self._shutdown_sent.is_set())
+
+    def _shutdown_failed(self) -> bool:
+        return self._shutdown is not None and _is(self._shutdown, "shutdown.failed")
+
+    def _completed(self) -> bool:
+        return self._startup is not None and _is(self._startup, "startup.complete")
+
+    def _failure(self, during: str, said: Message | None) -> AppLifespanError:
+        if said is None:
+            error = self.error or RuntimeError("it ended without an answer")
+            failure = AppLifespanError(during, error)
+        else:
+            message = said.get("message")
+            failure = AppLifespanError(during, self.error, told=True, message=message)
+        failure.__cause__ = self.error
+        return failure
+
+
+def _is(message: Message, kind: str) -> bool:
+    return bool(message.get("type") == f"lifespan.{kind}")

@@ -1,0 +1,301 @@
+"""Checks: the recipe, what answers add up to, and one question."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import threading
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_lifespan_guard import (
+    Check,
+    CheckFailedError,
+    CheckTimeoutError,
+    ConfigurationError,
+    resource,
+)
+from asgi_lifespan_guard._resources.checks import Asker, Change, Watch
+
+
+SOON = 0.01
+
+
+def call(value: object) -> object:
+    """Pass."""
+    return value
+
+
+# The recipe
+
+
+def test_the_defaults() -> None:
+    """Every ten seconds, three failures take it down, one success brings it back."""
+    check = Check(call)
+    assert (check.every, check.timeout) == (10, 5)
+    assert (check.failures, check.successes, check.then) == (3, 1, "report")
+
+
+def test_a_check_is_frozen_and_can_be_replaced() -> None:
+    """It is plain data: equal by its values, copied with changes."""
+    check = Check(call, every=1)
+    with pytest.raises(FrozenInstanceError):
+        check.every = 2  # type: ignore[misc]
+    assert replace(check, failures=5) == Check(call, every=1, failures=5)
+    assert hash(check) == hash(Check(call, every=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"call": "SELECT 1"}, "Check('SELECT 1'): must be a callable"),
+        ({"every": 0}, "Check(every=0): must be a number of seconds, more than 0"),
+        ({"every": float("inf")}, "Check(every=inf): must be a number of seconds"),
+        ({"timeout": None}, "Check(timeout=None): must be a number of seconds"),
+        ({"failures": 0}, "Check(failures=0): must be a whole number, 1 or more"),
+        ({"failures": 1.5}, "Check(failures=1.5): must be a whole number"),
+        ({"successes": -1}, "Check(successes=-1): must be a whole number"),
+        ({"then": "close"}, "Check(then='close'): must be 'report' or 'reopen'"),
+    ],
+)
+def test_mistakes_are_told_with_what_to_write(
+    options: dict[str, Any], text: str
+) -> None:
+    """Each option is judged when the check is made."""
+    with pytest.raises(ConfigurationError) as caught:
+        Check(**{"call": call, **options})
+    assert text in str(caught.value)
+
+
+def test_a_plain_callable_is_a_check_with_the_defaults() -> None:
+    """`check=` takes either."""
+
+    @resource(check=call)
+    async def db() -> None: ...
+
+    @resource(check=Check(call, every=1))
+    async def cache() -> None: ...
+
+    assert db.check == Check(call)
+    assert cache.check == Check(call, every=1)
+
+
+def test_a_step_cannot_be_reopened() -> None:
+    """It is not run again; a check that only reports is fine."""
+    resource(nothing, check=Check(call))
+    with pytest.raises(ConfigurationError, match="is a step, which is not run again"):
+        resource(nothing, check=Check(call, then="reopen"))
+
+
+async def nothing() -> None:
+    """Do it once."""
+
+
+@given(st.floats(0.001, 1e6))
+def test_each_wait_differs_by_up_to_a_tenth(every: float) -> None:
+    """A fleet's checks do not come in step."""
+    check = Check(call, every=every)
+    waits = {check.wait() for _ in range(20)}
+    assert len(waits) > 1
+    assert min(waits) >= every * 0.9 * 0.999
+    assert max(waits) <= every * 1.1 * 1.001
+
+
+# What answers add up to
+
+
+@given(
+    answers=st.lists(st.booleans(), max_size=40),
+    failures=st.integers(1, 4),
+    successes=st.integers(1, 4),
+)
+def test_so_many_in_a_row_turn_it(
+    answers: list[bool], failures: int, successes: int
+) -> None:
+    """Down after *failures* failures in a row, back after *successes* successes."""
+    watch = Watch(Check(call, failures=failures, successes=successes))
+    failing = False
+    for count in range(1, len(answers) + 1):
+        change = watch.count(passed=answers[count - 1])
+        wanted = successes if failing else failures
+        seen = answers[max(0, count - wanted) : count]
+        turned = seen == [failing] * wanted
+        failing = failing is not turned
+        expected = Change.DOWN if failing else Change.RECOVERED
+        assert change is (expected if turned else Change.NOTHING)
+        assert watch.failing is failing
+        assert watch.in_a_row == _length_of_last_run(answers[:count])
+
+
+def _length_of_last_run(answers: list[bool]) -> int:
+    length = 0
+    while length < len(answers) and answers[-1 - length] is answers[-1]:
+        length += 1
+    return length
+
+
+# One question
+
+
+def asking(
+    call: Callable[[Any], Any], *, timeout: float = 60.0, threaded: bool = False
+) -> Callable[[], Any]:
+    """Return what asks *call* once."""
+    asker = Asker("db", Check(call, timeout=timeout))
+    return functools.partial(asker.ask, "value", threaded=threaded)
+
+
+async def _echo(value: object) -> object:
+    await checkpoint()
+    return value
+
+
+class _AsyncCallable:
+    async def __call__(self, value: object) -> object:
+        return await _echo(value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(call, id="sync"),
+        pytest.param(_echo, id="async"),
+        pytest.param(lambda value: _echo(value), id="lambda"),
+        pytest.param(functools.partial(_echo), id="partial"),
+        pytest.param(_AsyncCallable(), id="object"),
+        pytest.param(lambda _: None, id="none"),
+        pytest.param(lambda _: 0, id="zero"),
+    ],
+)
+async def test_whatever_is_not_false_is_a_pass(call: Any, threaded: bool) -> None:
+    """Sync or async, in whatever disguise; what can be awaited is awaited."""
+    assert await asking(call, threaded=threaded)() is None
+    gc.collect()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_false_and_an_error_are_failures(threaded: bool) -> None:
+    """`False` has an error of its own; what is raised is told as it is."""
+    error = await asking(lambda _: False, threaded=threaded)()
+    assert isinstance(error, CheckFailedError)
+
+    async def say_no(_: object) -> bool:
+        return False
+
+    assert isinstance(await asking(say_no, threaded=threaded)(), CheckFailedError)
+    refused = OSError("refused")
+
+    def refuse(_: object) -> None:
+        raise refused
+
+    assert await asking(refuse, threaded=threaded)() is refused
+
+
+@pytest.mark.anyio
+async def test_a_sync_check_of_a_threaded_resource_has_a_thread() -> None:
+    """It may block; a check of any other resource is called on the loop."""
+    threads: list[threading.Thread] = []
+
+    def note(_: object) -> None:
+        threads.append(threading.current_thread())
+
+    await asking(note)()
+    await asking(note, threaded=True)()
+    own, other = threads
+    assert own is threading.current_thread()
+    assert (other.name, other.daemon) == ("check db", True)
+
+
+@pytest.mark.anyio
+async def test_a_check_has_a_deadline() -> None:
+    """What does not answer in time is cancelled, once, and may clean up."""
+    marks = []
+
+    async def hang(_: object) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await checkpoint()
+            marks.append("cleaned up")
+
+    error = await asking(hang, timeout=SOON)()
+    assert isinstance(error, CheckTimeoutError)
+    assert error.timeout == SOON
+    assert marks == ["cleaned up"]
+
+
+@pytest.mark.anyio
+async def test_a_deadline_counts_however_the_check_takes_it() -> None:
+    """A driver that turns the cancellation into an error of its own was late, too."""
+
+    async def hang(_: object) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise OSError("connection lost")
+
+    assert isinstance(await asking(hang, timeout=SOON)(), CheckTimeoutError)
+
+
+@pytest.mark.anyio
+async def test_no_thread_is_begun_while_the_last_one_runs() -> None:
+    """A thread that hangs is abandoned; until it ends no check is answered."""
+    let_go = threading.Event()
+    calls = []
+
+    def hang(_: object) -> None:
+        calls.append("call")
+        let_go.wait(10)
+
+    ask = asking(hang, timeout=SOON, threaded=True)
+    for _ in range(3):
+        assert isinstance(await ask(), CheckTimeoutError)
+    assert calls == ["call"]
+    let_go.set()
+    with anyio.fail_after(10):
+        while await ask() is not None:
+            pass
+
+
+@pytest.mark.anyio
+async def test_a_question_can_be_interrupted() -> None:
+    """It says nothing then; with no question on, there is nothing to interrupt."""
+    asker = Asker("db", Check(lambda _: anyio.sleep_forever()))
+    asker.interrupt()
+    answers: list[Exception | None] = []
+
+    async def ask() -> None:
+        answers.append(await asker.ask("value", threaded=False))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        asker.interrupt()
+    asker.interrupt()
+    assert answers == [None]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_check_that_awaits_something_cancelled_has_failed() -> None:
+    """A pool that is being closed cancels those who wait for a connection."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+
+    async def acquire(_: object) -> None:
+        await future
+
+    error = await asking(acquire)()
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error.__cause__, asyncio.CancelledError)

@@ -1,0 +1,212 @@
+"""Sync forms: one daemon thread each, entered and left there."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from asgi_lifespan_guard import (
+    CloseTimeoutError,
+    FactoryError,
+    OpenTimeoutError,
+    ResourcePhase,
+    Retry,
+    resource,
+)
+from asgi_lifespan_guard._resources.threads import ThreadedContext
+from asgi_lifespan_guard.events import AttemptFailed, CloseFailed, ResourceGaveUp
+from tests.resources.stage import Stage, failing
+
+
+AT_ONCE = Retry(wait=lambda _: 0)
+
+
+class Model:
+    """A sync context manager that waits where it is told to, and notes its thread."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        self.may_enter = threading.Event()
+        self.may_leave = threading.Event()
+        self.entering = threading.Event()
+        self.left = threading.Event()
+        self.inside = 0
+        self.most_inside = 0
+
+    @contextmanager
+    def open(self) -> Generator[str, None, None]:
+        self.threads.append(threading.current_thread())
+        self.entering.set()
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        self.may_enter.wait()
+        yield "model"
+        self.threads.append(threading.current_thread())
+        self.may_leave.wait()
+        self.inside -= 1
+        self.left.set()
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    """Return a model whose threads are let go at the end."""
+    made = Model()
+    yield made
+    made.may_enter.set()
+    made.may_leave.set()
+    for thread in made.threads:
+        thread.join()
+
+
+@pytest.mark.anyio
+async def test_it_is_entered_and_left_in_one_thread(stage: Stage, model: Model) -> None:
+    """Locks and GUI-like libraries care; the process is not kept alive by it."""
+    model.may_enter.set()
+    model.may_leave.set()
+    async with stage.running(resource(model.open, name="model")):
+        await stage.until_up("model")
+        assert stage.values == {"model": "model"}
+        assert not model.left.is_set()
+    entered, left = model.threads
+    assert entered is left is not threading.current_thread()
+    assert (entered.daemon, entered.name) == (True, "model")
+    assert model.left.is_set()
+
+
+@pytest.mark.anyio
+async def test_the_loop_goes_on_while_a_thread_enters(
+    stage: Stage, model: Model
+) -> None:
+    """Entering may block for as long as it likes."""
+    model.may_leave.set()
+    db = stage.make("db", on_open=model.may_enter.set)
+    async with stage.running(resource(model.open, name="model"), db):
+        await stage.until_up("db", "model")
+
+
+@pytest.mark.anyio
+async def test_context_variables_reach_the_thread(stage: Stage) -> None:
+    """What was set where the guard started can be read."""
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("set")
+
+    @resource
+    def db() -> Generator[str, None, None]:
+        yield variable.get()
+
+    async with stage.running(db):
+        await stage.until_up("db")
+        assert stage.values == {"db": "set"}
+
+
+@pytest.mark.anyio
+async def test_errors_of_the_thread_are_the_resources(stage: Stage) -> None:
+    """One on entering is retried, one on leaving is told."""
+    refused, late = OSError("refused"), ValueError("late")
+    enter = failing(refused)
+
+    @resource(retry=AT_ONCE)
+    def db() -> Generator[None, None, None]:
+        enter()
+        yield
+        raise late
+
+    async with stage.running(db):
+        await stage.until_up("db")
+    assert [event.error for event in stage.recorder.of(AttemptFailed)] == [refused]
+    assert [event.error for event in stage.recorder.of(CloseFailed)] == [late]
+
+
+@pytest.mark.anyio
+async def test_a_call_that_fails_in_the_thread_is_permanent(stage: Stage) -> None:
+    """A TypeError from calling the factory is no matter of time."""
+
+    class Broken:
+        def __init__(self, _: object = None) -> None:
+            raise TypeError("odd")
+
+        def __enter__(self) -> None: ...
+        def __exit__(self, *exc_info: object) -> None: ...
+
+    async with stage.running(resource(Broken, name="db", retry=AT_ONCE)):
+        await stage.until_phase("db", ResourcePhase.FAILED)
+    (gave_up,) = stage.recorder.of(ResourceGaveUp)
+    assert isinstance(gave_up.error, FactoryError)
+
+
+@pytest.mark.anyio
+async def test_a_late_thread_is_abandoned(stage: Stage, model: Model) -> None:
+    """Its attempt has failed; it leaves as soon as it has entered."""
+    model.may_leave.set()
+    late = resource(model.open, name="model", timeout=0.01, retry=None)
+    async with stage.running(late):
+        await stage.until_phase("model", ResourcePhase.FAILED)
+    (gave_up,) = stage.recorder.of(ResourceGaveUp)
+    assert isinstance(gave_up.error, OpenTimeoutError)
+    assert not model.left.is_set()
+    model.may_enter.set()
+    await anyio.to_thread.run_sync(model.left.wait)
+    assert len(set(model.threads)) == 1
+
+
+@pytest.mark.anyio
+async def test_no_attempt_starts_while_the_last_ones_thread_runs(
+    stage: Stage, model: Model
+) -> None:
+    """Later attempts wait for it, each within its own timeout."""
+    model.may_leave.set()
+    late = resource(model.open, name="model", timeout=0.02, retry=AT_ONCE)
+    async with stage.running(late):
+        await stage.recorder.wait_for(AttemptFailed, 3)
+        assert len(model.threads) == 1
+        model.may_enter.set()
+        await stage.until_up("model")
+    assert model.most_inside == 1
+
+
+@pytest.mark.anyio
+async def test_a_stop_abandons_a_thread_that_enters(stage: Stage, model: Model) -> None:
+    """The stop is over at once; the thread leaves when it has entered."""
+    model.may_leave.set()
+    async with stage.running(resource(model.open, name="model")):
+        await stage.until_phase("model", ResourcePhase.OPENING)
+        await anyio.to_thread.run_sync(model.entering.wait)
+    assert stage.phase("model") is ResourcePhase.CLOSED
+    model.may_enter.set()
+    await anyio.to_thread.run_sync(model.left.wait)
+    assert model.inside == 0
+
+
+@pytest.mark.anyio
+async def test_a_thread_that_hangs_in_leaving_is_abandoned(
+    stage: Stage, model: Model
+) -> None:
+    """After its close_timeout the stop goes on without it, and tells."""
+    model.may_enter.set()
+    async with stage.running(resource(model.open, name="model", close_timeout=0.02)):
+        await stage.until_up("model")
+    (failed,) = stage.recorder.of(CloseFailed)
+    assert isinstance(failed.error, CloseTimeoutError)
+    assert not model.left.is_set()
+
+
+def test_a_thread_survives_its_event_loop(model: Model, anyio_backend: Any) -> None:
+    """When it has nobody left to tell, it still leaves, and says nothing."""
+    model.may_leave.set()
+
+    async def main() -> None:
+        context = ThreadedContext("model", model.open)
+        with anyio.move_on_after(0.01):
+            await context.__aenter__()
+
+    backend, options = anyio_backend
+    anyio.run(main, backend=backend, backend_options=options)
+    model.may_enter.set()
+    model.threads[0].join()
+    assert model.left.is_set()

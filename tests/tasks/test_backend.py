@@ -1,0 +1,54 @@
+"""Which event loop runs the current task."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import anyio
+import pytest
+
+from asgi_lifespan_guard._tasks.backend import on_trio, scheduler
+
+
+@pytest.mark.anyio
+async def test_a_task_knows_its_event_loop(anyio_backend_name: str) -> None:
+    """Trio's tasks are told from asyncio's, though both are loaded here."""
+    assert on_trio() is (anyio_backend_name == "trio")
+
+
+def test_trio_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never loaded trio does not run on it, and it is not loaded to find out."""
+    monkeypatch.delitem(sys.modules, "trio", raising=False)
+    assert not on_trio()
+    assert "trio" not in sys.modules
+
+
+@pytest.mark.anyio
+async def test_a_call_is_scheduled_from_a_thread() -> None:
+    """It is made on the event loop's own thread, which may be idle until then."""
+    done = anyio.Event()
+    threads = []
+
+    def call() -> None:
+        threads.append(threading.get_ident())
+        done.set()
+
+    thread = threading.Thread(target=scheduler(), args=(call,))
+    thread.start()
+    await done.wait()
+    thread.join()
+    assert threads == [threading.get_ident()]
+
+
+def test_a_loop_that_is_gone_says_so(anyio_backend: Any) -> None:
+    """With a RuntimeError, whichever loop it was."""
+
+    async def main() -> Any:
+        return scheduler()
+
+    backend, options = anyio_backend
+    schedule = anyio.run(main, backend=backend, backend_options=options)
+    with pytest.raises(RuntimeError):
+        schedule(print)
