@@ -18,6 +18,7 @@ house:
 
 from __future__ import annotations
 
+from ._app import lifespan_of
 from ._errors import (
     AppCannotRestartError,
     AppLifespanError,
@@ -41,7 +42,6 @@ from ._errors import (
     StopRequestedError,
 )
 from ._guard import LifespanGuard
-from ._lifespan_of import lifespan_of
 from ._phases import Phase, ResourcePhase
 from ._report import Report, ResourceReport
 from ._resources.checks import Check

@@ -7,7 +7,7 @@ built (the program is wrong), everything else while they run (the world is).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ._redaction import describe, redact
 
@@ -222,7 +222,8 @@ class GuardNotFoundError(LifespanGuardError, LookupError):
 class CloseFailedError(LifespanGuardError):
     """Raised after a stop in which not everything could be closed."""
 
-    def __init__(self, failed: Sequence[str]) -> None:
-        named = ", ".join(failed)
+    def __init__(self, errors: Mapping[str, BaseException]) -> None:
+        self.errors = dict(errors)
+        self.failed = tuple(sorted(errors))
+        named = ", ".join(self.failed)
         super().__init__(f"not everything was closed cleanly: {named}")
-        self.failed = tuple(failed)

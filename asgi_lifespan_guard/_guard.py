@@ -1,47 +1,53 @@
-"""The door: `LifespanGuard` dispatches on the type of the scope.
+"""The ASGI app: `LifespanGuard` dispatches on the type of the scope.
 
-Here, and on the door's other floors (`_admission`, `_controls`, `_plan`, `_lifetime`,
-`_cycle`, `_hosting`, `_drain`, `_stop_signals`, `_lazy`), the wings meet: each is
-handed plain things of the others.
+What lives as long as the guard is here: its phase, and the fast path. What lives for
+one start/stop cycle is a `Run`, and what is special about a request is in `Requests`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ._admission import Admission
-from ._asgi.gate import GateKeeper
+import anyio
+
+from ._asgi.in_flight import InFlight
 from ._asgi.loading import LoadedApp
-from ._asgi.paths import app_path
-from ._asgi.probes import ProbeDesk
-from ._asgi.responses import closing
-from ._asgi.state import Stamp, StateBoard
+from ._asgi.probes import ProbeResponder
+from ._asgi.state import PublishedState, Version
 from ._asgi.types import ASGIApp, Receive, Scope, Send
-from ._controls import Controls
-from ._errors import ConfigurationError, GuardNotFoundError
+from ._errors import ConfigurationError, GuardNotFoundError, NotReadyError
 from ._lazy import LazyStart
-from ._lifetime import Lifetime
-from ._phases import Phase
+from ._phases import TRANSITIONS, Lifecycle, Phase, ResourcePhase, Trigger
 from ._plan import DEFAULT_DRAIN, DEFAULT_PROBES, AppLifespan, Plan
-from ._resources.resource import Resource
+from ._redaction import redact
+from ._report import Report, ResourceReport
+from ._requests import Requests
+from ._run import Run, Surroundings
 from ._settings import Drain, Gate, Probes
-from ._state import KEY, Source, state_of
+from ._state import KEY, HasScope, Source, scope_of, state_of
 from ._tasks.backend import current_task, on_trio
-from ._tasks.notice import Notice
-from .events import Event, Observer, ResourcePhaseChanged
+from ._tasks.waiting import StateEvent, Waiters
+from .events import Event, Observer, Paused, PhaseChanged, Resumed
 from .observers.logging import log, log_critical, log_failure
 
 
+if TYPE_CHECKING:
+    from ._resources.resource import Resource
+
+
 _NO_STATE: Mapping[str, Any] = {KEY: None}
-"""Stands in for every state where nothing is registered, and no state is stamped."""
+"""Stands in for every state where nothing is registered, and no state is marked."""
+
+_OVER = frozenset({Phase.IDLE, Phase.STOPPED, Phase.FAILED})
+_DRAINED = frozenset({Phase.DRAINING, Phase.STOPPING, Phase.STOPPED})
 
 _serving: WeakSet[LifespanGuard]
 
 
-class LifespanGuard(Controls):
+class LifespanGuard:
     """An ASGI app around an ASGI app: opens its resources behind an open port.
 
     Args:
@@ -65,15 +71,14 @@ class LifespanGuard(Controls):
         observers: Called with every event, beside the log.
 
     Attributes:
-        draining: Given when the drain begins; has ``is_set()`` and ``wait()``, for
-            handlers that want to say goodbye themselves.
+        draining: Set from the beginning of the drain to the next start; has
+            ``is_set()`` and ``wait()``, for handlers that want to say goodbye
+            themselves.
 
     Raises:
         ConfigurationError: When anything of it is wrong. Logged as CRITICAL too:
             Starlette builds its middleware so late that servers swallow it.
     """
-
-    draining: Notice
 
     def __init__(
         self,
@@ -110,28 +115,59 @@ class LifespanGuard(Controls):
             log_critical(str(error))
             raise
         self._observers: tuple[Observer, ...] = (log, *observers)
-        self.desk = ProbeDesk(self._plan.probes, self._plan.names, self.report)
-        self._probe_paths = frozenset[str]() if probes is None else self.desk.paths
-        self._board = StateBoard(self)
+        self._phase = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._moved)
+        self._run: Run | None = None
+        self._paused: str | None = None
+        self._news = Waiters()
+        self._watchers = Waiters()
+        self.draining = StateEvent(lambda: self.phase in _DRAINED, self._watchers)
+        self._set_up(loaded)
+        self._set_up_fast_path(loaded)
+
+    def _set_up(self, loaded: LoadedApp) -> None:
+        plan = self._plan
+        self._state = PublishedState(self)
+        endless = () if plan.drain is None else plan.drain.endless
+        self._in_flight = InFlight(endless, self._observe)
+        self._probes = ProbeResponder(plan.probes, plan.names, self.report)
+        self._requests = Requests(
+            plan,
+            self._phase,
+            self._state,
+            self._in_flight,
+            self._probes,
+            self._observe,
+            lambda: self._app,
+            lambda: self._run,
+            LazyStart(self._live, lambda: self._phase.allows(Trigger.START)),
+        )
+        self._surroundings = Surroundings(
+            plan=plan,
+            app=loaded,
+            phase=self._phase,
+            state=self._state,
+            in_flight=self._in_flight,
+            gate=self._requests.gate,
+            access_log=self._probes.filter,
+            watchers=self._watchers,
+            observe=self._observe,
+            changed=self._changed,
+        )
+
+    def _set_up_fast_path(self, loaded: LoadedApp) -> None:
         self._app = loaded.current
-        self._life = Lifetime(loaded, self._plan, self._board, self)
-        self._admission = Admission(self._plan, self._life, self._board)
-        judge = self._admission.judge
-        self._keeper = GateKeeper(self._plan.gate, judge, self.observe)
-        self.keep_gate = self._keeper.run
-        self._lazy = LazyStart(self._life.run, self._life.is_idle)
-        self._exchanges = self._life.exchanges
-        self._live = None if drain is None else self._exchanges.live
-        self.draining = self._life.drainer.begun
+        self._probe_paths = self._plan.probe_paths
+        untracked = self._plan.drain is None
+        self._tracked = None if untracked else self._in_flight.live
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._expected: Stamp | None = Stamp(self)
+        self._expected: Version | None = Version(self)
         self._any_state = _NO_STATE if self._plan.transparent else None
         self._shared: Any = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one scope; pass on what is none of our business with the least work.
 
-        A request may pass when its state carries the stamp that we expect, which no
+        A request may pass when its state carries the version that we expect, which no
         state does while a resource that somebody may need is away.
         """
         try:
@@ -146,30 +182,26 @@ class LifespanGuard(Controls):
             fast = False
         if not fast:
             return await self._dispatch(scope, receive, send)
-        live = self._live
+        live = self._tracked
         if live is None:
             return await self._app(scope, receive, send)
         task = current_task(self._loop)
         if task in live:
-            return await self._exchanges.run(self._app, scope, receive, send)
+            return await self._in_flight.run(self._app, scope, receive, send)
         live[task] = scope, send
         try:
             await self._app(scope, receive, send)
         except BaseException as error:
-            if not await self._exchanges.conclude(task, error):
+            if not await self._in_flight.conclude(task, error):
                 raise
         else:
             try:
                 del live[task]
             except KeyError:  # a drain has taken it over
-                await self._exchanges.settle(task)
+                await self._in_flight.settle(task)
         return None
 
-    # Itself, seen from outside
-
-    async def probes_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the probes as an ASGI app of its own: a private port, or a mount."""
-        await self.desk.app(scope, receive, send)
+    # What users may ask of it
 
     @classmethod
     def of(cls, source: Source) -> LifespanGuard:
@@ -183,42 +215,118 @@ class LifespanGuard(Controls):
                 leaves no trace in a scope; it is found while it is the only one that
                 is serving in this process.
         """
-        stamp = state_of(source).get(KEY)
-        if isinstance(stamp, Stamp) and isinstance(stamp.guard, cls):
-            return stamp.guard
+        version = state_of(source).get(KEY)
+        if isinstance(version, Version) and isinstance(version.guard, cls):
+            return version.guard
         if len(_serving) == 1:
             return next(iter(_serving))
         raise GuardNotFoundError
 
-    def observe(self, event: Event, /) -> None:
-        """Tell every observer; one that raises is logged, and does not stop others."""
-        if isinstance(event, ResourcePhaseChanged):
-            self._look_again()
-        for observer in self._observers:
-            try:
-                observer(event)
-            except Exception as error:
-                log_failure(observer, event, error)
+    @property
+    def phase(self) -> Phase:
+        """Where the guard stands in its life."""
+        return self._phase.phase
 
-    def phase_changed(self) -> None:
-        """Act on a change of our own phase."""
-        if self.phase is Phase.STARTING:
-            self._loop = None if on_trio() else asyncio.get_running_loop()
-        if self.phase is Phase.SERVING:
-            _serving.add(self)
-        elif self.phase is not Phase.DRAINING:
-            _serving.discard(self)
-        self._look_again()
+    @property
+    def ready(self) -> bool:
+        """Whether traffic should come: serving, and every required resource up."""
+        return self.report().ready
 
-    # One request
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The values of all resources that are up now, by name; a live view.
+
+        The same that requests find in ``scope["state"]``, for code that has no request
+        at hand: ``db.get(guard)`` is the typed way to one of them.
+        """
+        return self._state.values
+
+    def report(self) -> Report:
+        """Return a photograph of the guard and of every resource."""
+        run = self._run
+        return Report(
+            phase=self.phase,
+            paused=self._paused,
+            resources=self._plan.unopened() if run is None else run.report(),
+            last_error=None if run is None else run.last_error,
+        )
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until the guard is ready, for *timeout* seconds at most.
+
+        Raises:
+            NotReadyError: When it is not by then, or cannot become so any more; names
+                what is missing.
+        """
+        began = anyio.current_time()
+        with anyio.move_on_after(timeout):
+            await self._news.wait_until(lambda: _is_decided(self.report()))
+        report = self.report()
+        if not report.ready:
+            waited = round(anyio.current_time() - began, 1)
+            phase = self.phase.value if report.paused is None else "paused"
+            missing = [r.name for r in report.resources if _is_missing(r)]
+            raise NotReadyError(waited, phase, missing)
+
+    def pause(self, reason: str) -> None:
+        """Withhold readiness (and nothing else) until `resume`, because of *reason*."""
+        self._paused = redact(reason)
+        self._changed()
+        self._observe(Paused(self._paused))
+
+    def resume(self) -> None:
+        """Take `pause` back."""
+        if self._paused is not None:
+            self._paused = None
+            self._changed()
+            self._observe(Resumed())
+
+    def retry_now(self) -> None:
+        """Cut short every resource's wait for its next attempt."""
+        if self._run is not None:
+            self._run.supervisor.retry_now()
+
+    def begin_drain(self, reason: str = "begin_drain()") -> None:
+        """Begin the drain, as a signal would; on the event loop's own thread.
+
+        For servers to which no signal comes (hypercorn's default worker, a server in
+        a thread): call it from a route for a preStop hook. Returns at once, and does
+        nothing where a drain is on, or the guard does not serve.
+
+        Args:
+            reason: Told to observers.
+        """
+        if self._run is not None:
+            delay = 0.0 if self._plan.drain is None else self._plan.drain.delay
+            self._run.drain_by_hand(reason, delay)
+
+    async def wait_drain(self, source: HasScope | Scope | None = None) -> None:
+        """Wait until a drain has begun and nothing is in flight any more.
+
+        It is a fit ``shutdown_trigger`` for hypercorn.
+
+        Args:
+            source: The request that waits, and which therefore is not waited for.
+                Not needed where it waits in the very task that the server started.
+        """
+        key = self._in_flight.key_of(scope_of(source))
+        await self._news.wait_until(lambda: self._run is not None)
+        assert self._run is not None
+        await self._run.drainer.wait_over(key)
+
+    async def probes_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the probes as an ASGI app of its own: a private port, or a mount."""
+        await self._probes.app(scope, receive, send)
+
+    # One scope
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_plain_probe(scope["path"]):
-            await self.desk.answer(scope["path"], scope, send)
+            await self._probes.answer(scope["path"], scope, send)
         elif scope["type"] == "lifespan":
-            await self._life.run(scope, receive, send)
+            await self._live(scope, receive, send)
         elif scope["type"] in ("http", "websocket"):
-            await self._look_closer(scope, receive, send)
+            await self._requests.serve(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -227,60 +335,69 @@ class LifespanGuard(Controls):
         special = self._plan.lazy_start or self.phase is Phase.DRAINING
         return path in self._probe_paths and not special
 
-    async def _look_closer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = app_path(scope)
-        if self._plan.lazy_start:
-            await self._start_lazily(path)
-        draining = self.phase is Phase.DRAINING
-        own_send = closing(scope, send) if draining else send
-        if scope["type"] == "http" and path in self._probe_paths:
-            await self.desk.answer(path, scope, own_send)
-        elif self._life.drainer.refuses_streams and self._exchanges.is_endless(scope):
-            await self._keeper.refuse_for_good(path, scope, receive, own_send)
-        else:
-
-            async def go(receive: Receive) -> None:
-                await self._pass(scope, receive, send)
-
-            await self._keeper.pass_or_refuse(path, scope, receive, own_send, go)
-
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope = self._admission.with_state(scope)
-        if self._live is None:
-            await self._app(scope, receive, send)
-        else:
-            await self._exchanges.run(self._app, scope, receive, send)
-
-    async def _start_lazily(self, path: str) -> None:
-        if path in self._probe_paths:
-            self._lazy.kick()
-        else:
-            await self._lazy.wait()
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold one lifespan; a second one while the first is on is refused."""
+        run = Run(self._surroundings, scope)
+        if self._phase.allows(Trigger.START):
+            self._run = run
+        await run.converse(receive, send)
 
     def _use(self, app: ASGIApp) -> None:
         self._app = app
 
-    def _look_again(self) -> None:
-        """Choose anew what lets a request pass; let the held ones know.
+    # What changes
 
-        A stamp that was never written is carried by no state: outside SERVING, and on
-        trio, every request is looked at more closely.
+    def _observe(self, event: Event, /) -> None:
+        """Tell every observer; one that raises is logged, and does not stop others."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception as error:
+                log_failure(observer, event, error)
+
+    def _moved(self, old: Phase, new: Phase) -> None:
+        if new is Phase.STARTING:
+            self._loop = None if on_trio() else asyncio.get_running_loop()
+        if new is Phase.SERVING:
+            _serving.add(self)
+        elif new is not Phase.DRAINING:
+            _serving.discard(self)
+        self._changed()
+        self._watchers.wake()
+        self._observe(PhaseChanged(old, new))
+
+    def _changed(self) -> None:
+        """Choose anew what lets a request pass; let those who wait look again.
+
+        A version that was never published is carried by no state: outside SERVING, and
+        on trio, every request is looked at more closely.
         """
-        self.desk.forget()
-        self._shared = self._board.shared
+        self._probes.forget()
+        self._shared = self._state.shared
         if not self._is_fast():
-            self._expected = Stamp(self)
+            self._expected = Version(self)
         else:
-            self._expected = None if self._plan.transparent else self._board.stamp
-        self._keeper.look_again()
-        self._life.tell()
+            self._expected = None if self._plan.transparent else self._state.version
+        self._requests.gate.look_again()
+        self._news.wake()
 
     def _is_fast(self) -> bool:
-        supervisor = self._life.supervisor
-        if self.phase is not Phase.SERVING or supervisor is None:
+        if self.phase is not Phase.SERVING or self._run is None:
             return False
-        tracked = self._live is None or self._loop is not None
-        return tracked and supervisor.are_open(self._plan.needed_anywhere)
+        can_track = self._tracked is None or self._loop is not None
+        return can_track and self._run.supervisor.are_open(self._plan.needed_anywhere)
 
 
 _serving = WeakSet()
+
+
+def _is_decided(report: Report) -> bool:
+    """Whether it is ready, or can become so only by a restart."""
+    if report.phase in _OVER:
+        return False
+    given_up = (r.phase is ResourcePhase.FAILED for r in report.resources if r.required)
+    return report.ready or any(given_up)
+
+
+def _is_missing(resource: ResourceReport) -> bool:
+    return resource.required and not resource.satisfied

@@ -18,7 +18,7 @@ import anyio
 
 from ._asgi.types import Message, Receive, Scope, Send
 from ._tasks.backend import on_trio
-from ._tasks.notice import Notice
+from ._tasks.waiting import Waiters
 
 
 Run = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
@@ -38,7 +38,8 @@ class LazyStart:
         self._run = run
         self._is_needed = is_needed
         self._loop: object = None
-        self._decided = Notice()
+        self._decided_on: object = None
+        self._waiters = Waiters()
         self._task: Any = None
 
     def kick(self) -> None:
@@ -46,14 +47,15 @@ class LazyStart:
         loop = _current_loop()
         if loop is not self._loop and self._is_needed():
             self._loop = loop
-            self._decided.clear()
+            self._decided_on = None
             self._task = _spawn(self._live)
 
     async def wait(self) -> None:
         """Start it, and return when its startup is decided."""
         self.kick()
-        if self._loop is _current_loop():
-            await self._decided.wait()
+        loop = _current_loop()
+        if self._loop is loop:
+            await self._waiters.wait_until(lambda: self._decided_on is loop)
 
     async def _live(self) -> None:
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
@@ -67,14 +69,18 @@ class LazyStart:
             return {"type": "lifespan.startup"}
 
         async def send(_message: Message) -> None:
-            self._decided.set()
+            self._decide()
 
         try:
             await self._run(scope, receive, send)
         except Exception:
             return  # It was logged, and the gate refuses what comes.
         finally:
-            self._decided.set()
+            self._decide()
+
+    def _decide(self) -> None:
+        self._decided_on = self._loop
+        self._waiters.wake()
 
 
 def _current_loop() -> object:

@@ -77,7 +77,6 @@ TRANSITIONS: Mapping[Phase, Mapping[Trigger, Phase]] = {
     Phase.STARTING: {
         Trigger.STARTED: Phase.SERVING,
         Trigger.FAIL: Phase.FAILED,
-        Trigger.STOP: Phase.STOPPING,
     },
     Phase.SERVING: {
         Trigger.DRAIN: Phase.DRAINING,
@@ -108,6 +107,7 @@ RESOURCE_TRANSITIONS: Mapping[
     ResourcePhase.WAITING: {
         ResourceTrigger.OPEN: ResourcePhase.OPENING,
         ResourceTrigger.REQUEUE: ResourcePhase.PENDING,
+        ResourceTrigger.GIVE_UP: ResourcePhase.FAILED,
         ResourceTrigger.CLOSED: ResourcePhase.CLOSED,
     },
     ResourcePhase.UP: {
@@ -156,6 +156,10 @@ class Lifecycle(Generic[P, T]):
         self._table = table
         self._on_change = on_change
         self.phase = phase
+
+    def allows(self, trigger: T) -> bool:
+        """Whether *trigger* may happen now."""
+        return trigger in self._table[self.phase]
 
     def handle(self, trigger: T) -> None:
         """Take the step that *trigger* asks for.

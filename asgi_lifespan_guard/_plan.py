@@ -1,17 +1,14 @@
-"""What a guard was told at construction, judged and worked out once.
-
-A second floor of the door: like `_guard`, it may speak to both wings.
-"""
+"""What a guard was told at construction, judged and worked out once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
+from ._app import lifespan_of
 from ._asgi.loading import LoadedApp
 from ._asgi.paths import longest_prefix
 from ._errors import ConfigurationError
-from ._lifespan_of import lifespan_of
 from ._phases import ResourcePhase
 from ._report import ResourceReport
 from ._resources.graph import check_resources
@@ -43,6 +40,7 @@ class Plan:
         recipes: The same, and the app's own lifespan where it is run.
         names: Their names.
         needed_anywhere: Every name that some path may need.
+        probe_paths: The paths that are answered by the guard itself.
         transparent: Whether requests and their state are as they were without us.
 
     Raises:
@@ -74,6 +72,7 @@ class Plan:
         self._app = app
         self.recipes = self._with_app_lifespan(app_lifespan)
         self.names = tuple(recipe.name for recipe in self.recipes)
+        self.probe_paths = _probe_paths(probes, self.names)
         always = frozenset({APP} if self._is_never_without_its_app() else ())
         self._by_default = always.union(r.name for r in self.recipes if _gates(r))
         self._by_prefix = {
@@ -89,10 +88,6 @@ class Plan:
         """Return the listed prefix that *path* lies under, and what it needs."""
         prefix = longest_prefix(self._by_prefix, path) if self._by_prefix else None
         return prefix, self._by_default if prefix is None else self._by_prefix[prefix]
-
-    def exits(self, name: str) -> bool:
-        """Whether the process is to end when the resource called *name* gives up."""
-        return any(r.name == name and r.on_give_up == "exit" for r in self.recipes)
 
     def unopened(self) -> tuple[ResourceReport, ...]:
         """Return the reports of resources of which none was ever asked for."""
@@ -156,6 +151,15 @@ class Plan:
 def starts_as_without_us(recipe: Resource[Any]) -> bool:
     """Whether it is the app's own lifespan, forwarded as the server's messages come."""
     return recipe.name == APP and recipe.startup == "blocking"
+
+
+def _probe_paths(probes: Probes | None, names: Sequence[str]) -> frozenset[str]:
+    if probes is None:
+        return frozenset()
+    own = (probes.live, probes.ready, probes.startup)
+    below = names if probes.ready else ()
+    named = (f"{probes.ready}/{name}" for name in below)
+    return frozenset((*(path for path in own if path), *named))
 
 
 def _gates(recipe: Resource[Any]) -> bool:

@@ -21,6 +21,7 @@ __all__ = [
     "DrainBegun",
     "DrainEnded",
     "Event",
+    "GuardFailed",
     "LifespanUnsupported",
     "Observer",
     "Paused",
@@ -194,6 +195,13 @@ class StartupFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardFailed:
+    """Something that no one else tells of ended the guard's lifespan."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class LifespanUnsupported:
     """The wrapped app has no lifespan of its own; it showed so by *error*, if any."""
 
@@ -327,6 +335,7 @@ Event: TypeAlias = (
     | ResourceClosed
     | CloseFailed
     | StartupFailed
+    | GuardFailed
     | LifespanUnsupported
     | ConversationBroken
     | RequestHeld

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from asgi_lifespan_guard import Drain, LifespanGuard, _drain
-from asgi_lifespan_guard._tasks import tasks
+from asgi_lifespan_guard._asgi import exchange
 from asgi_lifespan_guard.testing import MemoryServer
 from tests.recorder import Recorder
 
@@ -48,7 +48,7 @@ async def drained(
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take this module for a framework's."""
-    monkeypatch.setattr(tasks, "FRAMEWORKS", {__name__.partition(".")[0]})
+    monkeypatch.setattr(exchange, "FRAMEWORKS", {__name__.partition(".")[0]})
 
 
 @on_asyncio

@@ -68,7 +68,7 @@ TEXTS: list[tuple[LifespanGuardError, list[str]]] = [
         ["'db'", "Gate(needs=...)", "not registered", "does not wrap this app"],
     ),
     (GuardNotFoundError(), ["wrap the app in one", "variable"]),
-    (CloseFailedError(["db", "cache"]), ["db, cache"]),
+    (CloseFailedError({"db": SECRET, "cache": SECRET}), ["cache, db"]),
 ]
 
 
@@ -127,6 +127,7 @@ def test_facts_are_kept_as_attributes() -> None:
     assert (app.during, app.told, app.message) == ("startup", True, "no")
     assert app.cause is SECRET
     assert StateKeyClashError(["b", "a"]).keys == ("a", "b")
-    assert CloseFailedError(["db"]).failed == ("db",)
+    not_closed = CloseFailedError({"db": SECRET})
+    assert (not_closed.failed, not_closed.errors) == (("db",), {"db": SECRET})
     assert NeedGaveUpError("api", "db").need == "db"
     assert StopRequestedError("SIGTERM").reason == "SIGTERM"

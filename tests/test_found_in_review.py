@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import json
 import logging
+import signal
 import threading
 from collections.abc import AsyncGenerator, Generator
+from signal import SIGURG
 from typing import Any
 
 import anyio
@@ -203,7 +205,12 @@ def test_enabled_cannot_be_asked_with_await() -> None:
 
 async def test_a_second_lifespan_does_not_disturb_the_first(recorder: Recorder) -> None:
     """It is refused, and the guard can still leave the first by itself."""
-    guard = LifespanGuard(hello, app_lifespan="off", observers=[recorder])
+    guard = LifespanGuard(
+        hello,
+        app_lifespan="off",
+        drain=Drain(signals=[SIGURG]),
+        observers=[recorder],
+    )
     left = anyio.Event()
 
     async def first() -> None:
@@ -226,7 +233,7 @@ async def test_a_second_lifespan_does_not_disturb_the_first(recorder: Recorder) 
         with pytest.raises(Exception, match="cannot happen in phase"):
             async with MemoryServer(guard):
                 pytest.fail("a second lifespan began")
-        guard._life.leave()
+        signal.raise_signal(SIGURG)
         with anyio.fail_after(5):
             await left.wait()
     assert guard.report().phase.value == "stopped"

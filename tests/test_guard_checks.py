@@ -19,7 +19,7 @@ from asgi_lifespan_guard import (
     Probes,
     ResourcePhase,
     StartupFailedError,
-    _lifetime,
+    _run,
     resource,
 )
 from asgi_lifespan_guard.events import (
@@ -346,7 +346,7 @@ class Alone:
 def ending(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
     """Have the end of the process marked instead of met."""
     monkeypatch.setattr(
-        _lifetime, "end_process", lambda status: recorder.mark(f"exit {status}")
+        _run, "end_process", lambda status: recorder.mark(f"exit {status}")
     )
 
 

@@ -13,33 +13,40 @@ from contextlib import asynccontextmanager
 import anyio
 
 from .._errors import AppLifespanError
-from .._tasks.bell import Bell
+from .._tasks.backend import must_pass
 from .._tasks.groups import transparent_task_group
 from .._tasks.interruption import Interruption, interruptible
+from .._tasks.waiting import Waiters
 from .types import ASGIApp, Message, Scope
 
 
 OnUnsupported = Callable[[BaseException | None], None]
 
+GOODBYE = 1.0
+"""Seconds to clean up for a call that has not answered its shutdown in time."""
+
 
 @asynccontextmanager
 async def hosted_lifespan(
-    app: ASGIApp, scope: Scope, farewell: float, on_unsupported: OnUnsupported
+    app: ASGIApp,
+    scope: Scope,
+    time_left: Callable[[], float],
+    on_unsupported: OnUnsupported,
 ) -> AsyncGenerator[None, None]:
     """Run *app*'s lifespan: its startup on entering, its shutdown on leaving.
 
     Args:
         app: Called once, in a task of its own.
         scope: A lifespan scope of its own.
-        farewell: Seconds for a call that is over to return by itself, and for one
-            that is cancelled to clean up.
+        time_left: Returns the seconds that are left for a call that is over to return
+            by itself, and for one that is cancelled to clean up.
         on_unsupported: Called where the app has no lifespan, with what it raised.
 
     Raises:
         AppLifespanError: When its startup or shutdown failed, or when it crashed in
             between (then out of the body, which is cancelled).
     """
-    call = _Call(app, scope, farewell)
+    call = _Call(app, scope, time_left)
     async with transparent_task_group() as group:
         group.start_soon(call.run)
         try:
@@ -86,12 +93,14 @@ class _Call:
         error: What the call raised, if it has.
     """
 
-    def __init__(self, app: ASGIApp, scope: Scope, farewell: float) -> None:
-        self.error: Exception | None = None
+    def __init__(
+        self, app: ASGIApp, scope: Scope, time_left: Callable[[], float]
+    ) -> None:
+        self.error: BaseException | None = None
         self._app = app
         self._scope = scope
-        self._farewell = farewell
-        self._bell = Bell()
+        self._time_left = time_left
+        self._waiters = Waiters()
         self._shutdown_sent = anyio.Event()
         self._received = 0
         self._startup: Message | None = None
@@ -108,15 +117,17 @@ class _Call:
             AppLifespanError: When it crashed after a complete startup.
         """
         try:
-            async with interruptible(self._farewell) as self._work:
-                self._bell.ring()
+            async with interruptible(self._time_left()) as self._work:
+                self._waiters.wake()
                 if not self._over:
                     await self._app(self._scope, self._receive, self._send)
-        except Exception as error:
+        except BaseException as error:
+            if must_pass(error):
+                raise
             self.error = error
         finally:
             self._ended = True
-            self._bell.ring()
+            self._waiters.wake()
         if self._is_serving() and (self.error is not None or self._shutdown_failed()):
             # Starlette says shutdown.failed of its own accord when a task group that
             # its lifespan holds has crashed.
@@ -129,10 +140,11 @@ class _Call:
         Raises:
             AppLifespanError: When its startup failed.
         """
-        await self._bell.wait_until(lambda: self._startup is not None or self._ended)
+        await self._waiters.wait_until(lambda: self._startup is not None or self._ended)
         if self._completed():
             return True
-        if self._startup is None and not self._received:
+        grave = self.error is not None and not isinstance(self.error, Exception)
+        if self._startup is None and not self._received and not grave:
             return False
         await self._wait_for_return()
         raise self._failure("startup", self._startup)
@@ -145,7 +157,7 @@ class _Call:
         """
         was_over = self._ended
         self._shutdown_sent.set()
-        await self._bell.wait_until(lambda: self._ended or self._idle)
+        await self._waiters.wait_until(lambda: self._ended or self._idle)
         failed = self._shutdown_failed()
         if failed or (self.error is not None and not was_over):
             raise self._failure("shutdown", self._shutdown if failed else None)
@@ -155,15 +167,21 @@ class _Call:
         self._over = True
         with anyio.CancelScope(shield=True):
             # Whoever enters may be cancelled before the call has even begun.
-            await self._bell.wait_until(lambda: self._work is not None)
+            await self._waiters.wait_until(lambda: self._work is not None)
             assert self._work is not None
             self._work.interrupt()
-            await self._bell.wait_until(lambda: self._ended)
+            self._work.bound(self._time_to_clean_up())
+            await self._waiters.wait_until(lambda: self._ended)
+
+    def _time_to_clean_up(self) -> float:
+        """Return its seconds from now: few where it was asked to end, and has not."""
+        left = self._time_left()
+        return min(GOODBYE, left) if self._shutdown_sent.is_set() else left
 
     async def _wait_for_return(self) -> None:
         self._shutdown_sent.set()
-        with anyio.move_on_after(self._farewell):
-            await self._bell.wait_until(lambda: self._ended or self._idle)
+        with anyio.move_on_after(self._time_left()):
+            await self._waiters.wait_until(lambda: self._ended or self._idle)
 
     async def _receive(self) -> Message:
         self._received += 1
@@ -171,7 +189,7 @@ class _Call:
             return {"type": "lifespan.startup"}
         if self._received > 2:
             self._idle = True
-            self._bell.ring()
+            self._waiters.wake()
             await anyio.sleep_forever()
         await self._shutdown_sent.wait()
         return {"type": "lifespan.shutdown"}
@@ -183,7 +201,7 @@ class _Call:
             self._shutdown = message
         else:
             raise _ForeignMessageError(message.get("type"))
-        self._bell.ring()
+        self._waiters.wake()
 
     def _is_serving(self) -> bool:
         return self._completed() and not (self._over or self._shutdown_sent.is_set())

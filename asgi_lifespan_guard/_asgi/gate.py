@@ -1,7 +1,9 @@
 """Keeps requests out until what they need is up: holds them, or answers 503.
 
-A held request costs a place until it is let in, its time is over, its client has left,
-or the next attempt to open what it needs comes too late for it.
+A request is held until it is let in, its time is over, its client has left, or the next
+attempt to open what it needs comes too late for it. While it waits its messages are
+read ahead, because that is the only way in which a server tells that the client has
+left; what was read is handed on, none is lost.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._settings import Gate
-from .._tasks.bell import Bell
 from .._tasks.groups import transparent_task_group
+from .._tasks.waiting import Waiters
 from ..events import (
     Event,
     RequestAbandoned,
@@ -25,7 +27,6 @@ from ..events import (
     RequestHeld,
     RequestRefused,
 )
-from .held import HeldRequest
 from .responses import (
     Answer,
     answer_http,
@@ -34,11 +35,14 @@ from .responses import (
     problem,
     waiting_page,
 )
-from .types import Receive, Scope, Send
+from .types import Message, Receive, Scope, Send
 
 
 BATCH = 100
 """Waiters that are let in at once; the loop serves others in between."""
+
+READ_AHEAD = 64 * 1024
+"""Bytes of body that are kept."""
 
 Reason: TypeAlias = Literal["never started", "not ready", "stopped", "draining"]
 Go: TypeAlias = Callable[[Receive], Awaitable[None]]
@@ -58,6 +62,92 @@ class Verdict(NamedTuple):
     key: Hashable
     due: float = 0.0
     reason: Reason = "not ready"
+
+
+class HeldRequest:
+    """Waits to be released, and reads ahead meanwhile.
+
+    Args:
+        path: Its path as the app sees it.
+        deadline: Until when it is held, on the event loop's clock.
+        receive: The server's.
+
+    Attributes:
+        left: Whether its client has left.
+        released: Whether it is to look at the gate again.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_messages",
+        "_read",
+        "_reading",
+        "_receive",
+        "_size",
+        "_waiters",
+        "deadline",
+        "left",
+        "path",
+        "released",
+    )
+
+    def __init__(self, path: str, deadline: float, receive: Receive) -> None:
+        self.path = path
+        self.deadline = deadline
+        self.left = False
+        self.released = False
+        self._waiters = Waiters()
+        self._receive = receive
+        self._messages: list[Message] = []
+        self._error: Exception | None = None
+        self._reading = True
+        self._read: anyio.Event | None = None
+        self._ended = False
+        self._size = 0
+
+    def release(self) -> None:
+        """Wake it."""
+        self.released = True
+        self._waiters.wake()
+
+    async def wait(self) -> None:
+        """Return when it is released, its client has left, or its time is over."""
+        scope = anyio.CancelScope(deadline=self.deadline)
+        with scope:
+            await self._waiters.wait_until(lambda: self.released or self.left)
+        self._reading = False
+
+    async def read_ahead(self) -> None:
+        """Read until `wait` is over, 64 KiB are there, or the client has left."""
+        try:
+            while self._reading and not self.left and self._size < READ_AHEAD:
+                self._take(await self._receive())
+        except Exception as error:
+            self._error = error
+        finally:
+            self._ended = True
+            if self._read is not None:
+                self._read.set()
+
+    async def receive(self) -> Message:
+        """Return the next message, as the server's own would."""
+        if not self._messages and not self._ended:
+            self._read = anyio.Event()
+            await self._read.wait()
+        if self._messages:
+            return self._messages.pop(0)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return await self._receive()
+
+    def _take(self, message: Message) -> None:
+        self._messages.append(message)
+        self._size += len(message.get("body", b""))
+        if message["type"] in ("http.disconnect", "websocket.disconnect"):
+            self.left = True
+            self._waiters.wake()
 
 
 class GateKeeper:
@@ -80,7 +170,7 @@ class GateKeeper:
         self._observe = observe
         self._places = 0
         self._waiting: dict[Hashable, dict[HeldRequest, None]] = {}
-        self._bell = Bell()
+        self._waiters = Waiters()
         self._news = False
 
     async def pass_or_refuse(
@@ -107,13 +197,13 @@ class GateKeeper:
     def look_again(self) -> None:
         """Judge the held requests again, soon, because something changed."""
         self._news = True
-        self._bell.ring()
+        self._waiters.wake()
 
     async def run(self) -> None:
         """Release waiters in batches as verdicts change, until cancelled; then all."""
         try:
             while True:
-                await self._bell.wait_until(lambda: self._news)
+                await self._waiters.wait_until(lambda: self._news)
                 self._news = False
                 for key in list(self._waiting):
                     await self._release(key)

@@ -18,8 +18,8 @@ from typing import Any
 import anyio
 
 from .._tasks.backend import on_trio
-from .._tasks.bell import Bell
 from .._tasks.interruption import Interruption, interruptible
+from .._tasks.waiting import Waiters
 from ..events import Event, RequestCut, StreamEnded
 from .exchange import Exchange, How
 from .paths import app_path, lies_under
@@ -27,7 +27,7 @@ from .types import ASGIApp, Receive, Scope, Send
 from .websocket import Socket, SocketEndedError
 
 
-class Exchanges:
+class InFlight:
     """What is in flight.
 
     Attributes:
@@ -43,7 +43,7 @@ class Exchanges:
         self._watched: dict[Any, Exchange] = {}
         self._endless = tuple(endless)
         self._observe = observe
-        self._bell = Bell()
+        self._waiters = Waiters()
 
     # What runs in an exchange's own task
 
@@ -144,7 +144,7 @@ class Exchanges:
             self._forget(exchange)
 
     def _forget(self, key: Any) -> Exchange | None:
-        self._bell.ring()
+        self._waiters.wake()
         return self._watched.pop(key, None)
 
     # What a drain does with them
@@ -207,11 +207,11 @@ class Exchanges:
 
     def look_again(self) -> None:
         """Have `wait_over` look again."""
-        self._bell.ring()
+        self._waiters.wake()
 
     async def wait_over(self, spared: Collection[Any]) -> None:
         """Return when nothing is in flight but what is *spared*, by key."""
-        await self._bell.wait_until(lambda: not self.left(spared))
+        await self._waiters.wait_until(lambda: not self.left(spared))
 
     def key_of(self, scope: Mapping[str, Any] | None) -> Any:
         """Return the key of the exchange that *scope* belongs to, copied or not.

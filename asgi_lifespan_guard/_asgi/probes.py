@@ -7,20 +7,22 @@ learns nothing but the verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
 from .._report import Report, ResourceReport
 from .._settings import Probes
-from .access_log import ProbeFilter
 from .paths import app_path
 from .responses import Answer, answer_http, json_answer, problem
 from .types import Receive, Scope, Send
 
 
 HEALTH = b"application/health+json"
+LOGGERS = ("uvicorn.access", "hypercorn.access", "granian.access")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Query:
 _PLAIN = Query(verbose=False, excluded=())
 
 
-class ProbeDesk:
+class ProbeResponder:
     """Knows the probes' paths and answers them.
 
     Args:
@@ -174,3 +176,51 @@ async def _have_an_empty_lifespan(receive: Receive, send: Send) -> None:
     for stage in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{stage}.complete"})
+
+
+class ProbeFilter(logging.Filter):
+    """Keeps probe hits out of the servers' access logs.
+
+    A probe every few seconds from every kubelet and balancer drowns what people look
+    for. uvicorn's records carry their arguments as a tuple, hypercorn's and granian's
+    as a mapping; what is neither is left alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hidden: set[str] = set()
+
+    def hide(self, path: str) -> None:
+        """Drop records of *path*, which is as the server sees it, from now on."""
+        self._hidden.add(path)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether *record* is to be kept."""
+        path = _path_of(record)
+        return path is None or path.partition("?")[0] not in self._hidden
+
+    @contextmanager
+    def installed(self) -> Generator[None, None, None]:
+        """Filter the servers' access loggers inside the body."""
+        loggers = [logging.getLogger(name) for name in LOGGERS]
+        for logger in loggers:
+            logger.addFilter(self)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(self)
+
+
+def _path_of(record: logging.LogRecord) -> str | None:
+    args = record.args
+    if isinstance(args, tuple) and len(args) >= 3:
+        return str(args[2])
+    if isinstance(args, Mapping):
+        return _path_of_mapping(args)
+    return None
+
+
+def _path_of_mapping(args: Mapping[str, object]) -> str | None:
+    # Asked with `in` first: hypercorn's mapping says "-" for a key that it lacks.
+    return next((str(args[key]) for key in ("path", "U") if key in args), None)

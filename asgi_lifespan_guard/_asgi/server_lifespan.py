@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from .._errors import AppLifespanError, StartupFailedError
 from .._redaction import redact
+from .._tasks.backend import must_pass
 from ..events import ConversationBroken, Observer, StartupFailed
 from .types import Message, Receive, Send
 
@@ -33,7 +34,7 @@ async def converse(
         observe: Told what is odd about the conversation.
 
     Raises:
-        Exception: What entering or leaving *service* raised, after the server was
+        BaseException: What entering or leaving *service* raised, after the server was
             told, as frameworks do it; and whatever the server's own callables raise.
     """
     if await _next_of(receive, observe, _BEFORE) == "lifespan.shutdown":
@@ -53,7 +54,7 @@ async def _hold(
     observe: Observer,
 ) -> None:
     stage = "startup"
-    failure: Exception | None = None
+    failure: BaseException | None = None
     try:
         async with service as begin:
             stage = "serving"
@@ -61,8 +62,8 @@ async def _hold(
             begin()
             await _next_of(receive, observe, _AFTER)
             stage = "shutdown"
-    except Exception as error:
-        if stage == "serving":
+    except BaseException as error:
+        if stage == "serving" or must_pass(error):
             raise
         failure = error
     if failure is None:
@@ -72,7 +73,7 @@ async def _hold(
 
 
 async def _confess(
-    send: Send, observe: Observer, stage: str, failure: Exception
+    send: Send, observe: Observer, stage: str, failure: BaseException
 ) -> None:
     """Tell the server of *failure*, and raise it, as an unwrapped app would have.
 
@@ -102,7 +103,7 @@ async def _next_of(
         await checkpoint()  # A receive() that never waits must not hold the loop.
 
 
-def _failed(stage: str, error: Exception) -> Message:
+def _failed(stage: str, error: BaseException) -> Message:
     reply: Message = {"type": f"lifespan.{stage}.failed"}
     said = _said_by_app(error)
     message = str(error) if said is None or not said.told else said.message
@@ -111,7 +112,7 @@ def _failed(stage: str, error: Exception) -> Message:
     return reply
 
 
-def _raised_by_app(error: Exception) -> BaseException | None:
+def _raised_by_app(error: BaseException) -> BaseException | None:
     """Return what an unwrapped app would have raised; ``None``, if it only said so."""
     said = _said_by_app(error)
     if said is None:
@@ -121,6 +122,6 @@ def _raised_by_app(error: Exception) -> BaseException | None:
     return said.cause
 
 
-def _said_by_app(error: Exception) -> AppLifespanError | None:
+def _said_by_app(error: BaseException) -> AppLifespanError | None:
     cause = error.cause if isinstance(error, StartupFailedError) else error
     return cause if isinstance(cause, AppLifespanError) else None

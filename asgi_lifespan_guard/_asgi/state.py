@@ -4,7 +4,7 @@ Servers copy the lifespan's own state dict for each request, so a value written 
 that dict reaches every later request for free. Where that does not work (no dict, a
 copy from before the last change, or no copy at all: some test clients hand out the
 lifespan's dict itself, and Litestar keeps a request's body in it), the request gets a
-fresh dict. A stamp tells: it is replaced at every change, and a request whose state
+fresh dict. A version tells: it is replaced at every change, and a request whose state
 carries the current one is up to date.
 """
 
@@ -18,7 +18,7 @@ from .._state import KEY
 from .types import Scope
 
 
-class Stamp:
+class Version:
     """Marks a state as made by *guard*, at one moment."""
 
     __slots__ = ("guard",)
@@ -27,14 +27,14 @@ class Stamp:
         self.guard = guard
 
 
-class StateBoard:
+class PublishedState:
     """What is up, by name; kept in step with the lifespan's state dict.
 
     Our own reference to the values matters: granian empties the dict before shutdown.
 
     Attributes:
         shared: The lifespan's own dict, between startup and shutdown.
-        stamp: In every state that is up to date.
+        version: In every state that is up to date.
     """
 
     def __init__(self, guard: object) -> None:
@@ -42,7 +42,7 @@ class StateBoard:
         self._values: dict[str, Any] = {}
         self._names: set[str] = set()
         self.shared: MutableMapping[str, Any] | None = None
-        self.stamp = Stamp(guard)
+        self.version = Version(guard)
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -58,7 +58,7 @@ class StateBoard:
         """Forget the lifespan's dict and every value."""
         self._values.clear()
         self.shared = None
-        self.stamp = Stamp(self._guard)
+        self.version = Version(self._guard)
 
     def publish(self, values: Mapping[str, Any]) -> None:
         """Let requests see *values*."""
@@ -80,9 +80,9 @@ class StateBoard:
         """Return a copy of *scope* with a state of its own that is up to date."""
         old = scope.get("state") or {}
         kept = {key: old[key] for key in old if key not in self._names}
-        return {**scope, "state": {**kept, **self._values, KEY: self.stamp}}
+        return {**scope, "state": {**kept, **self._values, KEY: self.version}}
 
     def _renew(self) -> None:
-        self.stamp = Stamp(self._guard)
+        self.version = Version(self._guard)
         if self.shared is not None:
-            self.shared[KEY] = self.stamp
+            self.shared[KEY] = self.version

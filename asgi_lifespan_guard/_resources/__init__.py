@@ -1,5 +1,5 @@
-"""The wing that opens, watches and closes resources.
+"""Opens, watches and closes resources; speaks anyio, and knows no ASGI.
 
-It speaks anyio and resources and knows no ASGI; what it opens is handed to it as
-recipes, and what becomes of the values is told through plain callables.
+What it opens is handed to it as recipes, and what becomes of the values is told
+through plain callables.
 """

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from .._errors import CheckFailedError, CheckTimeoutError, ConfigurationError
 from .._settings import check_seconds
+from .._tasks.backend import must_pass
 from .._tasks.interruption import Interruption, interruptible
 from .threads import ThreadedContext
 
@@ -144,12 +145,13 @@ class Asker:
         self._question: Interruption | None = None
         self._thread: ThreadedContext[Any] | None = None
 
-    def interrupt(self) -> None:
-        """End the question that is on, if one is."""
+    def interrupt(self, seconds: float) -> None:
+        """End the question that is on, if one is; it has *seconds* to clean up."""
         if self._question is not None:
             self._question.interrupt()
+            self._question.bound(seconds)
 
-    async def ask(self, value: Any, *, threaded: bool) -> Exception | None:
+    async def ask(self, value: Any, *, threaded: bool) -> BaseException | None:
         """Ask once; return why the answer is bad, or ``None``.
 
         Args:
@@ -157,15 +159,17 @@ class Asker:
             threaded: Whether it lives in a worker thread.
         """
         timeout = self._check.timeout
-        error: Exception | None = None
+        error: BaseException | None = None
         question: Interruption | None = None
         try:
-            async with interruptible(timeout) as question:
+            async with interruptible(timeout, shield=False) as question:
                 self._question = question
                 question.interrupt_after(timeout)
                 if await self._answer(value, threaded=threaded) is False:
                     error = CheckFailedError(self._resource)
-        except Exception as raised:
+        except BaseException as raised:
+            if must_pass(raised):
+                raise
             error = raised
         finally:
             self._question = None

@@ -1,13 +1,19 @@
-"""Which resources a guard has, and whether they fit together."""
+"""Which resources a guard has, whether they fit together, and who needs whom."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
+from typing import Any, Self, TypeVar
 
 from .._errors import ConfigurationError
+from .._phases import RESOURCE_TRANSITIONS, Lifecycle, ResourcePhase
+from .._report import OPEN
+from .factories import Form
 from .resource import Resource
+
+
+N = TypeVar("N", bound="Node")
 
 
 def check_resources(resources: object) -> tuple[Resource[Any], ...]:
@@ -61,6 +67,10 @@ def _check_needs(recipes: Sequence[Resource[Any]]) -> None:
 
 
 def _check_cycles(recipes: Sequence[Resource[Any]]) -> None:
+    if not any(recipe.needs for recipe in recipes):
+        return
+    from graphlib import CycleError, TopologicalSorter
+
     graph = {r.name: [need.name for need in r.needs] for r in recipes}
     try:
         TopologicalSorter(graph).prepare()
@@ -69,3 +79,150 @@ def _check_cycles(recipes: Sequence[Resource[Any]]) -> None:
         raise ConfigurationError(
             f"resources need one another in a circle: {circle}; take one need away"
         ) from None
+
+
+class Node:
+    """A running resource among the others; what moves there is its owner's business.
+
+    Args:
+        recipe: What is opened here.
+        moved: Called with the old and the new phase.
+
+    Attributes:
+        needs: What it needs, in order.
+        dependents: What needs it.
+        outlives: What at a stop is closed before it is, though it does not need it
+            (the app's own lifespan is the first to go).
+        outlived_by: The same, seen from the other side.
+        value: What it opened, while it is up.
+        next_attempt_at: When the next attempt is due, on `time.monotonic`, which
+            needs no event loop to be read; ``None`` where it does not wait for one.
+        is_step: Whether it is a one-shot step; some are known by what they return.
+    """
+
+    def __init__(
+        self,
+        recipe: Resource[Any],
+        moved: Callable[[ResourcePhase, ResourcePhase], None],
+    ) -> None:
+        self.recipe = recipe
+        self.needs: list[Self] = []
+        self.dependents: list[Self] = []
+        self.outlives: list[Self] = []
+        self.outlived_by: list[Self] = []
+        self.value: Any = None
+        self.next_attempt_at: float | None = None
+        self.is_step = recipe.form is Form.STEP
+        self._life = Lifecycle(
+            recipe.name, RESOURCE_TRANSITIONS, ResourcePhase.PENDING, moved
+        )
+
+    @property
+    def phase(self) -> ResourcePhase:
+        """Where it stands."""
+        return self._life.phase
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its value can be used: up, failing its checks, or off."""
+        return self._life.phase in OPEN
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it will not come up any more."""
+        return self._life.phase in (ResourcePhase.FAILED, ResourcePhase.CLOSED)
+
+    def outlasts_its_needs(self) -> bool:
+        """Whether it stays open, as it is, while what it needs is opened again."""
+        once = self.is_step or self.recipe.outlasts_needs
+        return once and self.phase in (ResourcePhase.UP, ResourcePhase.FAILING)
+
+    def deep_needs(self) -> Iterator[Self]:
+        """Its needs, and through a step (which stays) also what the step needs."""
+        return _walk(self.needs, lambda need: need.needs)
+
+    def deep_dependents(self) -> Iterator[Self]:
+        """Those who must be closed before it is: the other side of `deep_needs`."""
+        found = _walk(self.dependents, lambda dependent: dependent.dependents)
+        return (node for node in found if not node.outlasts_its_needs())
+
+    def neighbours(self) -> Iterator[Self]:
+        """Everybody to whom it matters whether it is open, or busy; some twice."""
+        yield from self.deep_needs()
+        yield from self.outlived_by
+        yield from self.dependents
+        yield from self.deep_dependents()
+
+    def all_dependents(self) -> set[Self]:
+        """Everything that needs it, directly or not."""
+        found: set[Self] = set()
+        ahead = list(self.dependents)
+        while ahead:
+            node = ahead.pop()
+            if node not in found:
+                found.add(node)
+                ahead += node.dependents
+        return found
+
+    def is_passed_through(self) -> bool:
+        """Whether those on its two sides depend on one another directly."""
+        return self.is_step and self.phase is not ResourcePhase.SKIPPED
+
+
+def _walk(first: list[N], further: Callable[[N], list[N]]) -> Iterator[N]:
+    """Yield *first*, and what lies behind those of them that are passed through."""
+    if not any(node.is_passed_through() for node in first):
+        yield from first
+        return
+    seen: set[N] = set()
+    ahead = first[::-1]
+    while ahead:
+        node = ahead.pop()
+        if node not in seen:
+            seen.add(node)
+            yield node
+            if node.is_passed_through():
+                ahead += further(node)[::-1]
+
+
+def connect(nodes: Mapping[str, N]) -> None:
+    """Let each of *nodes*, by name, know its neighbours."""
+    for node in nodes.values():
+        node.needs = [nodes[need.name] for need in node.recipe.needs]
+        for need in node.needs:
+            need.dependents.append(node)
+    for node in nodes.values():
+        if node.recipe.closes_first:
+            _close_first(node, nodes.values())
+
+
+def due_in(nodes: Iterable[Node], now: float) -> float:
+    """Return the least number of seconds until all *nodes* may be up; inf: never.
+
+    Args:
+        nodes: Running resources.
+        now: On the clock of `time.monotonic`.
+    """
+    latest = now
+    seen: set[Node] = set()
+    ahead = list(nodes)
+    while ahead:
+        node = ahead.pop()
+        if node in seen or node.is_open:
+            continue
+        seen.add(node)
+        if node.is_lost:
+            return inf
+        if node.next_attempt_at is None:
+            ahead += node.needs
+        else:
+            latest = max(latest, node.next_attempt_at)
+    return latest - now
+
+
+def _close_first(first: N, nodes: Iterable[N]) -> None:
+    spared = {first, *first.all_dependents()}
+    for node in nodes:
+        if node not in spared:
+            node.outlives.append(first)
+            first.outlived_by.append(node)

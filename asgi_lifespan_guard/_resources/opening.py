@@ -1,4 +1,4 @@
-"""One attempt: the whole ``async with`` of a resource, from entering to leaving.
+"""One attempt to open a resource: the whole ``async with``, from entering to leaving.
 
 One `interruptible` scope encloses it; its bound changes as it goes: the attempt's
 timer while it opens, none while it is up, and the closing deadline from the moment
@@ -8,48 +8,39 @@ alone: with a task group held over the ``yield`` that would corrupt the stack of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
 from .._errors import CloseTimeoutError, CrashedError, OpenTimeoutError
+from .._tasks.backend import must_pass
 from .._tasks.interruption import Interruption, interruptible
+from .checks import Asker
 from .factories import Step, context_of
 from .resource import Resource
 from .threads import ThreadedContext
-from .watcher import Watcher
 
 
-class Holder(Protocol):
-    """Who makes the attempt, and lives with what it opened."""
-
-    @property
-    def stopping(self) -> bool: ...
-    def came_up(self, value: Any, duration: float, /) -> None: ...
-    async def step_down(self) -> None: ...
-    def is_told_to_close(self) -> bool: ...
-    def time_to_close(self) -> float: ...
-    def closed(self, duration: float, error: Exception | None, /) -> None: ...
-    def crashed(self, error: Exception, /) -> None: ...
+class OpeningInterruptedError(Exception):
+    """Raised out of an opening that was told to end before it was done."""
 
 
 class Attempt:
-    """One attempt, and what became of it.
+    """One attempt, and how far it has come.
 
     Args:
         recipe: What is opened.
         number: Which attempt of its series it is.
         previous: The thread of an attempt before it, which may still be running.
-        holder: Told when the resource is up, and asked when it is to be closed.
-        watcher: Puts the resource's checks.
 
     Attributes:
-        was_up: Whether it succeeded.
+        asker: Puts the resource's check, if it has one.
+        thread: The thread that it runs in, or that it waits for, if there is one.
         is_step: Whether it turned out to be a one-shot step.
-        thread: The thread that it runs in, if it does.
+        failure: Why it came down though nobody told it to, once it has.
     """
 
     def __init__(
@@ -57,127 +48,130 @@ class Attempt:
         recipe: Resource[Any],
         number: int,
         previous: ThreadedContext[Any] | None,
-        holder: Holder,
-        watcher: Watcher,
     ) -> None:
-        self.was_up = False
+        self.asker = Asker(recipe.name, recipe.check) if recipe.check else None
+        self.thread = previous
         self.is_step = False
-        self.thread: ThreadedContext[Any] | None = previous
+        self.failure: BaseException | None = None
         self._recipe = recipe
         self._number = number
-        self._holder = holder
-        self._watcher = watcher
         self._work: Interruption | None = None
-        self._closes = False
-        self._closing_since = 0.0
-        self._overheard: _Overheard | None = None
+        self._heard: _Overheard | None = None
+        self._closing_since: float | None = None
 
-    async def run(self, values: Sequence[Any]) -> Exception | None:
-        """Open it, hold what it gives, close it.
+    @asynccontextmanager
+    async def opened(self, values: Sequence[Any]) -> AsyncGenerator[Any, None]:
+        """Open it on entering, close it on leaving.
 
         Args:
             values: Of its needs.
 
-        Returns:
-            Why it failed or crashed; ``None`` when it was told to end.
+        Raises:
+            OpeningInterruptedError: When `interrupt` ended it before it was up.
+            BaseException: Why it did not open, what came out of the context manager
+                when it was left, or `CloseTimeoutError`.
         """
-        error: Exception | None = None
+        error: BaseException | None = None
+        up = False
         try:
             async with interruptible(self._recipe.close_timeout) as self._work:
-                await self._open_and_hold(self._work, values)
-        except Exception as raised:
+                context = await self._entering(self._work, values)
+                async with context as value:
+                    await self._ask_first(value)
+                    self._work.disarm()
+                    if not self._work.interrupted:
+                        up = True
+                        yield value
+        except BaseException as raised:
+            if must_pass(raised):
+                raise
             error = raised
-        except BaseException:
-            self._conclude_cancelled()
-            raise
+        outcome = self._why_not_up(error) if not up else self._why_not_closed(error)
+        if outcome is not None:
+            raise outcome
+
+    def interrupt(self, seconds: float) -> None:
+        """Cancel it, for it is not up yet; it has *seconds* to clean up."""
+        assert self._work is not None  # No switch comes between its making and this.
+        self._work.interrupt()
+        self._work.bound(seconds)
+
+    def close_within(self, seconds: float) -> None:
+        """Bound its closing, which begins now, or has begun."""
         assert self._work is not None
-        if self.was_up:
-            return self._after_being_up(self._work, error)
-        return self._why_not_open(self._work, error)
+        if self._closing_since is None:
+            self._closing_since = anyio.current_time()
+        self._work.bound(seconds)
 
-    def interrupt(self) -> None:
-        """Cancel it while it opens; when it is up its holder lets it go instead.
+    @property
+    def is_closing(self) -> bool:
+        """Whether its context manager is being left."""
+        return self._closing_since is not None
 
-        What cleans up or closes already has no more time than its holder says now.
-        """
-        assert self._work is not None  # No switch comes between its making and its run.
-        self._watcher.release()
-        if not self.was_up:
-            self._work.interrupt()
-        if self._closes or not self.was_up:
-            self._work.bound(self._holder.time_to_close())
+    @property
+    def is_threaded(self) -> bool:
+        """Whether it lives in a worker thread."""
+        return self.thread is not None
 
-    async def _open_and_hold(self, work: Interruption, values: Sequence[Any]) -> None:
-        began = anyio.current_time()
+    def closing_took(self) -> float:
+        """Return the seconds since its closing began."""
+        assert self._closing_since is not None
+        return anyio.current_time() - self._closing_since
+
+    async def _entering(
+        self, work: Interruption, values: Sequence[Any]
+    ) -> AbstractAsyncContextManager[Any]:
         work.interrupt_after(self._recipe.timeout)
+        late = None
         if self.thread is not None:
             await self.thread.wait_ended()
+            late = self.thread.take_error()
         recipe = self._recipe
         context = context_of(recipe.name, recipe.form, recipe.factory, values)
         self.is_step = isinstance(context, Step)
         self.thread = context if isinstance(context, ThreadedContext) else None
-        self._overheard = _Overheard(context)
-        async with self._overheard as value:
-            threaded = self.thread is not None
-            await self._watcher.ask_first(value, threaded=threaded)
-            work.disarm()
-            if work.interrupted:
-                return
-            self.was_up = True
-            self._holder.came_up(value, anyio.current_time() - began)
-            try:
-                await self._watcher.hold(value, threaded=threaded)
-            finally:
-                self._closing_since = anyio.current_time()
-                await self._holder.step_down()
-                self._closes = True
-                work.bound(self._holder.time_to_close())
+        self._heard = _Overheard(context, late)
+        return self._heard
 
-    def _after_being_up(
-        self, work: Interruption, error: Exception | None
-    ) -> Exception | None:
-        if work.overdue:
-            late = CloseTimeoutError(self._recipe.name, self._closing_took())
-            late.__context__ = self._hidden_failure()
-            error = late
-        told = self._holder.is_told_to_close()
-        if told or self._watcher.verdict is not None:
-            self._holder.closed(self._closing_took(), error)
-            return None if told else self._watcher.verdict
-        error = error or CrashedError(self._recipe.name)
-        self._holder.crashed(error)
-        return error
+    async def _ask_first(self, value: Any) -> None:
+        """Put the first check, which belongs to the attempt.
 
-    def _why_not_open(
-        self, work: Interruption, error: Exception | None
-    ) -> Exception | None:
-        timeout = self._recipe.timeout
-        if not work.timed_out or timeout is None:
-            if not work.interrupted:
-                return error
-            self._tell_of_failed_close(error)
-            return None
-        late = OpenTimeoutError(self._recipe.name, self._number, timeout)
-        late.__cause__ = error or self._hidden_failure()
+        Its error is kept: the context manager may swallow what is raised into it.
+        """
+        assert self._work is not None
+        if self.asker is None or self._work.interrupted:
+            return
+        error = await self.asker.ask(value, threaded=self.is_threaded)
+        if error is not None:
+            self.failure = error
+            raise error
+
+    def _why_not_up(self, error: BaseException | None) -> BaseException:
+        work, timeout = self._work, self._recipe.timeout
+        assert work is not None
+        error = error or self.failure
+        if work.timed_out and timeout is not None:
+            late = OpenTimeoutError(self._recipe.name, self._number, timeout)
+            late.__cause__ = error or self._hidden_failure()
+            return late
+        if work.interrupted:
+            entered = self._heard is not None and self._heard.entered
+            interruption = OpeningInterruptedError()
+            # What entering raised after a stop means nothing; what leaving did, does.
+            interruption.__cause__ = error if entered else None
+            return interruption
+        return error or CrashedError(self._recipe.name)
+
+    def _why_not_closed(self, error: BaseException | None) -> BaseException | None:
+        assert self._work is not None
+        if not self._work.overdue:
+            return error
+        late = CloseTimeoutError(self._recipe.name, self.closing_took())
+        late.__context__ = self._hidden_failure()
         return late
 
-    def _hidden_failure(self) -> Exception | None:
-        return None if self._overheard is None else self._overheard.failure
-
-    def _tell_of_failed_close(self, error: Exception | None) -> None:
-        """Tell what leaving raised after a stop; what entering raised means nothing."""
-        entered = self._overheard is not None and self._overheard.entered
-        if entered and error is not None:
-            self._holder.closed(0.0, error)
-
-    def _conclude_cancelled(self) -> None:
-        if self.was_up and self._holder.stopping:
-            self._holder.closed(self._closing_took(), None)
-        elif self.was_up:
-            self._holder.crashed(CrashedError(self._recipe.name))
-
-    def _closing_took(self) -> float:
-        return anyio.current_time() - self._closing_since
+    def _hidden_failure(self) -> BaseException | None:
+        return None if self._heard is None else self._heard.failure
 
 
 class _Overheard(AbstractAsyncContextManager[Any, "bool | None"]):
@@ -186,15 +180,24 @@ class _Overheard(AbstractAsyncContextManager[Any, "bool | None"]):
     What comes out then is a cancellation, and only in here does it still carry what it
     came on top of: further out Python has the body's own cancellation take that place.
 
+    Args:
+        context: What is entered.
+        late: What the thread of an earlier, abandoned attempt ended with.
+
     Attributes:
         entered: Whether it was entered.
         failure: What went wrong in it.
     """
 
-    def __init__(self, context: AbstractAsyncContextManager[Any]) -> None:
+    def __init__(
+        self,
+        context: AbstractAsyncContextManager[Any],
+        late: BaseException | None,
+    ) -> None:
         self.entered = False
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._context = context
+        self._late = late
 
     async def __aenter__(self) -> Any:
         try:
@@ -202,6 +205,8 @@ class _Overheard(AbstractAsyncContextManager[Any, "bool | None"]):
             self.entered = True
             return value
         except BaseException as raised:
+            if self._late is not None and raised.__cause__ is None:
+                raised.__cause__ = self._late
             self.failure = _failure_behind(raised)
             raise
 
@@ -218,7 +223,7 @@ class _Overheard(AbstractAsyncContextManager[Any, "bool | None"]):
             raise
 
 
-def _failure_behind(error: BaseException | None) -> Exception | None:
-    while error is not None and not isinstance(error, Exception):
+def _failure_behind(error: BaseException | None) -> BaseException | None:
+    while error is not None and must_pass(error):
         error = error.__context__
     return error

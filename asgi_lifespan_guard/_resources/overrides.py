@@ -79,15 +79,14 @@ def showing(recipe: Resource[Any], value: Any) -> StandIn:
         ConfigurationError: When *recipe* cannot be overridden, or not by that.
     """
     _check_replaceable(recipe)
-    merged = recipe.form is Form.APP_LIFESPAN
-    if merged and not isinstance(value, Mapping):
+    if recipe.merges and not isinstance(value, Mapping):
         raise ConfigurationError(
             f"override({recipe.name}, value={value!r}): an app's lifespan yields a"
             " mapping, which is merged into the state"
         )
     # Not a step: values that want closing are somebody else's here.
     made = _made(recipe, lambda: nullcontext(value), Form.CALLABLE, ())
-    return StandIn(made, value if merged else {recipe.name: value})
+    return StandIn(made, value if recipe.merges else {recipe.name: value})
 
 
 def opening(recipe: Resource[Any], factory: object) -> StandIn:
@@ -136,6 +135,9 @@ def _opened_like(recipe: Resource[Any], other: Resource[Any]) -> Resource[Any]:
         startup=recipe.startup,
         required=recipe.required,
         on_give_up="unready",
+        outlasts_needs=recipe.outlasts_needs,
+        merges=recipe.merges,
+        closes_first=recipe.closes_first,
     )
 
 

@@ -1,85 +1,152 @@
 """The one task that opens a resource, holds it open and closes it.
 
-Whoever wants something of a resource (stop, open again) sets a flag and rings; only
-the owner acts, and what it does next is decided between two attempts, in `_next`.
+Whoever wants something of a resource changes what its owner looks at and wakes it;
+only the owner acts. What it may do next is read from its phase, from the phases of its
+needs, and from whether everything is being closed; no wish is kept beside them.
 """
 
 from __future__ import annotations
 
-from time import monotonic
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
-from .._errors import NeedGaveUpError
+from .._errors import CrashedError, NeedGaveUpError
 from .._phases import ResourcePhase, ResourceTrigger
+from .._redaction import describe, leaves
+from .._report import SATISFIED, ResourceReport
+from .._tasks.backend import must_pass
+from .._tasks.waiting import Waiters
 from ..events import (
     AttemptFailed,
+    CheckFailed,
     CloseFailed,
     Event,
+    Observer,
     ResourceClosed,
     ResourceCrashed,
+    ResourceDown,
     ResourceGaveUp,
     ResourceOpened,
+    ResourcePhaseChanged,
+    ResourceRecovered,
     ResourceReopening,
     ResourceSkipped,
 )
-from .opening import Attempt
-from .place import Crew, Place
-from .record import Record
+from .checks import Change, Check, Watch
+from .closing import Closing
+from .graph import Node
+from .opening import Attempt, OpeningInterruptedError
 from .resource import Resource
 from .retry import Series, is_permanent, is_unexpected
-from .watcher import Watcher
 
 
-LONG_ENOUGH = 60.0
-"""Seconds up after which a crash finds a fresh retry budget."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upcalls:
+    """What those who run resources are told, and asked, by name.
+
+    Attributes:
+        observe: Told of every event; has no say.
+        publish: Shows requests the value of a resource that came up.
+        withdraw: Hides the value of one that goes down.
+        changed: Called after each change of a phase.
+        gave_up: Called when a resource will not be tried again.
+    """
+
+    observe: Observer
+    publish: Callable[[Resource[Any], Any], None]
+    withdraw: Callable[[Resource[Any]], None]
+    changed: Callable[[], None]
+    gave_up: Callable[[Resource[Any]], None]
 
 
-class Owner(Place):
+class Owner(Node):
     """One resource, running.
 
     Args:
         recipe: What it opens.
-        crew: Who runs it.
+        closing: Whether everything is being closed, and by when.
+        upcalls: Who is told.
+        changed: Called with it after each change of its phase.
+
+    Attributes:
+        attempts: How many attempts were made to open it.
+        error: The last failure; forgotten when it is up.
     """
 
-    def __init__(self, recipe: Resource[Any], crew: Crew) -> None:
-        super().__init__(recipe, Record(recipe, crew.observe))
-        self.observe = crew.observe
-        self._crew = crew
-        self._value: Any = None
-        self._watcher = Watcher(
-            recipe, self.record, self._bell, crew, self._tell_it_is_back
-        )
+    def __init__(
+        self,
+        recipe: Resource[Any],
+        closing: Closing,
+        upcalls: Upcalls,
+        changed: Callable[[Owner], None],
+    ) -> None:
+        super().__init__(recipe, self._moved)
+        self.attempts = 0
+        self.error: BaseException | None = None
+        self._closing = closing
+        self._upcalls = upcalls
+        self._observe = upcalls.observe
+        self._changed = changed
+        self._waiters = Waiters()
         self._attempt: Attempt | None = None
-        self._last_thread: Any = None
+        self._thread: Any = None
         self._series = Series(recipe.retry)
         self._up_since = 0.0
-        self._told_to_stop = False
-        self._told_to_requeue = False
-        self._told_to_hurry = False
+        self._since = time.time()
+        self._opened_in: float | None = None
+        self._last_error: str | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an attempt is on, and uses the values of its needs."""
+        return self._attempt is not None
+
+    def report(self, now: float) -> ResourceReport:
+        """Return a photograph, at *now* on the clock of `time.monotonic`."""
+        recipe, due = self.recipe, self.next_attempt_at
+        failed = self.phase is ResourcePhase.FAILED
+        return ResourceReport(
+            name=recipe.name,
+            phase=self.phase,
+            required=recipe.required,
+            startup=recipe.startup,
+            attempts=self.attempts,
+            last_error=self._last_error,
+            next_attempt_in=None if due is None else max(0.0, due - now),
+            since=self._since,
+            opened_in=self._opened_in,
+            was_up=self._opened_in is not None or self.phase is ResourcePhase.SKIPPED,
+            fatal=failed and recipe.on_give_up == "exit",
+        )
 
     # What others ask of it
 
-    def stop(self) -> None:
-        """Close, or do not open, for good."""
-        self._told_to_stop = True
-        self._disturb()
-
-    def requeue(self) -> None:
-        """Close, and open again once the needs are back. What outlasts them stays."""
-        if self.outlasts_its_needs():
-            for dependent in self.dependents:
-                dependent.requeue()
-        elif self._attempt is not None or self.record.phase is ResourcePhase.WAITING:
-            self._told_to_requeue = True
-            self._disturb()
+    def look_again(self) -> None:
+        """Act on what has changed: a need went down, or everything is being closed."""
+        attempt = self._attempt
+        if attempt is not None and self._is_to_close():
+            seconds = self._closing.time_for(self)
+            if self.phase is ResourcePhase.OPENING:
+                attempt.interrupt(seconds)
+            elif attempt.is_closing:
+                attempt.close_within(seconds)
+            elif attempt.asker is not None:
+                attempt.asker.interrupt(seconds)
+        self._waiters.wake()
 
     def hurry(self) -> None:
-        """Cut short the wait for the next attempt, if there is one."""
-        self._told_to_hurry = True
-        self._bell.ring()
+        """Cut short the wait for the next attempt: the one that is on, or to come."""
+        if self.phase is ResourcePhase.WAITING:
+            self.next_attempt_at = None
+            self._waiters.wake()
+        elif self.phase is ResourcePhase.OPENING:
+            self._series.hurry()
 
     # The task
 
@@ -87,199 +154,315 @@ class Owner(Place):
         """Open it, hold it, close it; return when it is over."""
         try:
             if self._is_enabled():
-                await self._live()
+                while await self._needs_are_up():
+                    await self._live_once()
+        except asyncio.CancelledError as error:
+            if not self._closing.is_on:
+                failure = _cancelled_by_a_stranger(error)
+                self._give_up(failure, self.attempts, permanent=True)
+            raise
         finally:
-            self.record.end()
-            self.tell_it_is_lost()
-
-    async def _live(self) -> None:
-        going_on = True
-        while going_on and await self._needs_are_up():
-            failure = await self._make_attempt()
-            going_on = not self._told_to_stop and await self._next(failure)
+            if self._life.allows(ResourceTrigger.CLOSED):
+                self._life.handle(ResourceTrigger.CLOSED)
+            self._wake(self.neighbours())
 
     def _is_enabled(self) -> bool:
         enabled = self.recipe.enabled
         try:
             wanted = enabled() if callable(enabled) else enabled
-        except Exception as error:
+        except BaseException as error:
+            if must_pass(error):
+                raise
             self._give_up(error, 0, permanent=True)
             return False
         if not wanted:
-            self.record.was_up = True
-            self.record.handle(ResourceTrigger.SKIP)
-            self.observe(ResourceSkipped(self.recipe.name))
-            self.ring(self.dependents)
+            self._life.handle(ResourceTrigger.SKIP)
+            self._observe(ResourceSkipped(self.recipe.name))
+            self._wake(self.dependents)
         return bool(wanted)
 
     async def _needs_are_up(self) -> bool:
-        await self._bell.wait_until(self._needs_are_settled)
+        """Wait for them; ``False``: it is not to be opened any more."""
+        if self.phase is ResourcePhase.FAILED:
+            return False
+        await checkpoint()  # Or attempts that never await would hold the event loop.
+        await self._waiters.wait_until(self._needs_are_settled)
+        if self._closing.is_on:
+            return False
         lost = self._lost_need()
-        if lost is not None and not self._told_to_stop:
+        if lost is not None:
             error = NeedGaveUpError(self.recipe.name, lost.recipe.name)
-            self._give_up(error, self.record.attempts, permanent=True)
-        return lost is None and not self._told_to_stop
+            self._give_up(error, self.attempts, permanent=True)
+        return lost is None
 
     def _needs_are_settled(self) -> bool:
-        if self._told_to_stop or self._lost_need() is not None:
-            return True
-        return all(need.record.is_satisfied for need in self.deep_needs())
+        return (
+            self._closing.is_on
+            or self._lost_need() is not None
+            or self._needs_are_satisfied()
+        )
 
-    def _lost_need(self) -> Place | None:
-        return next((need for need in self.deep_needs() if need.record.is_lost), None)
+    def _needs_are_satisfied(self) -> bool:
+        return all(need.phase in SATISFIED for need in self.deep_needs())
 
-    async def _make_attempt(self) -> Exception | None:
-        self.record.attempts += 1
-        self._told_to_hurry = False
-        self.record.handle(ResourceTrigger.OPEN)
-        self._series.begin()
-        number = self._series.attempt
-        self._watcher.renew()
-        attempt = Attempt(self.recipe, number, self._last_thread, self, self._watcher)
+    def _lost_need(self) -> Owner | None:
+        return next((need for need in self.deep_needs() if need.is_lost), None)
+
+    async def _live_once(self) -> None:
+        """Make one attempt, and wait for the next where one is to follow."""
+        failure = await self._make_attempt()
+        told = failure is None or self.phase is ResourcePhase.CLOSING
+        if self._closing.is_on and told:
+            return
+        if failure is None or self._a_need_is_closing():
+            self._back_to_pending(failure)
+        else:
+            await self._retry_or_give_up(failure)
+
+    # One attempt
+
+    async def _make_attempt(self) -> BaseException | None:
+        """Open it, hold what it gives, close it.
+
+        Returns:
+            Why it failed, or came down by itself; ``None`` when it was told to end.
+        """
+        self.attempts += 1
+        attempt = Attempt(self.recipe, self._series.begin(), self._thread)
         self._attempt = attempt
+        self._life.handle(ResourceTrigger.OPEN)
         try:
-            return await attempt.run([need._value for need in self.needs])
+            await self._open_and_hold(attempt)
+        except OpeningInterruptedError as interruption:
+            self._tell_of_failed_close(interruption.__cause__)
+            return None
+        except BaseException as error:
+            if must_pass(error):
+                self._tell_it_closed(attempt, _no_cancellation(error))
+                raise
+            return self._outcome_of(attempt, error)
         finally:
             self._attempt = None
-            self._last_thread = attempt.thread
-            self.ring((*self.deep_needs(), *self.outlived_by))
+            self._thread = attempt.thread
+            self._wake(self.neighbours())
+        return self._outcome_of(attempt, None)
 
-    # What the attempt asks
+    async def _open_and_hold(self, attempt: Attempt) -> None:
+        began = anyio.current_time()
+        values = [need.value for need in self.needs]
+        async with attempt.opened(values) as value:
+            self._came_up(attempt, value, anyio.current_time() - began)
+            try:
+                await self._hold(attempt, value)
+            except BaseException:
+                if not self._closing.is_on:
+                    self._tell_it_is_down(attempt, CrashedError(self.recipe.name))
+                raise
+            finally:
+                await self._step_down(attempt)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether everything is being closed."""
-        return self._crew.stopping
-
-    def came_up(self, value: Any, duration: float) -> None:
-        """Let others use *value*, which took *duration* seconds to open."""
-        assert self._attempt is not None
-        self._is_step = self._attempt.is_step
-        self._value = value
-        self._crew.publish(self.recipe, value)
+    def _came_up(self, attempt: Attempt, value: Any, duration: float) -> None:
+        """Let others use *value*."""
+        self.is_step = attempt.is_step
+        self.value = value
         self._up_since = anyio.current_time()
-        self.record.opened_in = duration
-        self.record.was_up = True
-        self.record.error = None
-        self.record.handle(ResourceTrigger.OPENED)
+        self._opened_in = duration
+        self._fail(None)
+        self._upcalls.publish(self.recipe, value)
+        self._life.handle(ResourceTrigger.OPENED)
         number = self._series.attempt
-        self.observe(ResourceOpened(self.recipe.name, number, duration))
-        self._tell_it_is_back()
+        self._observe(ResourceOpened(self.recipe.name, number, duration))
+        self._wake(self.deep_dependents())
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether an attempt is on, and uses the values of its needs."""
-        return self._attempt is not None
-
-    def is_told_to_close(self) -> bool:
-        """Whether somebody wants it closed."""
-        return self._told_to_stop or self._told_to_requeue
-
-    async def step_down(self) -> None:
+    async def _step_down(self, attempt: Attempt) -> None:
         """Let go of everything that uses it, before it is closed."""
-        self._crew.withdraw(self.recipe)  # First: the phase's change looks at what is.
-        self.record.handle(ResourceTrigger.CLOSE)
-        if not self.stopping:
-            for dependent in self.dependents:
-                dependent.requeue()
-        with anyio.CancelScope(shield=True):
-            await self._bell.wait_until(self._nobody_uses_it)
-        self._value = None
-
-    def time_to_close(self) -> float:
-        """Return the seconds that it may take to close."""
-        return self._crew.time_to_close(self.recipe.close_timeout)
-
-    def closed(self, duration: float, error: Exception | None) -> None:
-        """Tell that it was closed within *duration* seconds, or what went wrong."""
-        name = self.recipe.name
-        if error is None:
-            self.observe(ResourceClosed(name, duration))
-        else:
-            self.record.error = error
-            self.observe(CloseFailed(name, error))
-
-    def crashed(self, error: Exception) -> None:
-        """Tell that its context manager ended while it was up."""
-        self.observe(ResourceCrashed(self.recipe.name, error))
+        self._upcalls.withdraw(self.recipe)  # First: a change looks at what is open.
+        self._life.handle(ResourceTrigger.CLOSE)
+        self._wake(self.deep_dependents())
+        try:
+            await self._waiters.wait_through(self._nobody_uses_it)
+        finally:
+            self.value = None
+            attempt.close_within(self._closing.time_for(self))
 
     def _nobody_uses_it(self) -> bool:
-        users: list[Place] = list(self.deep_dependents())
-        if self.stopping:
+        users = list(self.deep_dependents())
+        if self._closing.is_on:
             users += [*self.dependents, *self.outlives]
         return not any(user.is_busy for user in users)
 
+    def _is_to_close(self) -> bool:
+        return self._closing.is_on or self._a_need_is_closing()
+
+    def _a_need_is_closing(self) -> bool:
+        if self.outlasts_its_needs():
+            return False
+        return any(n.phase is ResourcePhase.CLOSING for n in self.deep_needs())
+
+    # While it is up
+
+    async def _hold(self, attempt: Attempt, value: Any) -> None:
+        """Return when it is to be closed; ask it meanwhile how it is."""
+        check, asker = self.recipe.check, attempt.asker
+        if check is None or asker is None:
+            await self._waiters.wait_until(self._is_to_close)
+            return
+        watch = Watch(check)
+        while not self._is_to_close() and attempt.failure is None:
+            with anyio.move_on_after(check.wait()):
+                await self._waiters.wait_until(self._is_to_close)
+            if not self._is_to_close():
+                error = await asker.ask(value, threaded=attempt.is_threaded)
+                self._judge(attempt, check, watch, error)
+
+    def _judge(
+        self, attempt: Attempt, check: Check, watch: Watch, error: BaseException | None
+    ) -> None:
+        if self._is_to_close():
+            return
+        change = watch.count(passed=error is None)
+        if error is not None:
+            self._observe(CheckFailed(self.recipe.name, error, watch.in_a_row))
+            if change is Change.DOWN:
+                self._handle_failing(attempt, check, error)
+        elif change is Change.RECOVERED:
+            self._fail(None)
+            self._life.handle(ResourceTrigger.RECOVERED)
+            self._observe(ResourceRecovered(self.recipe.name))
+            self._wake(self.deep_dependents())
+
+    def _handle_failing(
+        self, attempt: Attempt, check: Check, error: BaseException
+    ) -> None:
+        self._fail(error)
+        self._life.handle(ResourceTrigger.CHECK_FAILED)
+        if check.then == "reopen":
+            self._tell_it_is_down(attempt, error)
+        else:
+            self._observe(ResourceDown(self.recipe.name, error))
+        self._wake(self.deep_dependents())
+
+    # What is told of how it ended
+
+    def _tell_it_is_down(self, attempt: Attempt, error: BaseException) -> None:
+        attempt.failure = error
+        self._fail(error)
+        self._observe(ResourceDown(self.recipe.name, error))
+
+    def _outcome_of(
+        self, attempt: Attempt, error: BaseException | None
+    ) -> BaseException | None:
+        if self.phase is ResourcePhase.OPENING:
+            return error
+        return self._tell_it_closed(attempt, error)
+
+    def _tell_it_closed(
+        self, attempt: Attempt, error: BaseException | None
+    ) -> BaseException | None:
+        """Tell of a resource that was up; return why it came down by itself, if so."""
+        if self.phase is not ResourcePhase.CLOSING:
+            return None
+        if isinstance(attempt.failure, CrashedError):
+            failure = error or attempt.failure
+            self._fail(failure)
+            self._observe(ResourceCrashed(self.recipe.name, failure))
+            return failure
+        if error is None:
+            self._observe(ResourceClosed(self.recipe.name, attempt.closing_took()))
+        else:
+            self._tell_of_failed_close(error)
+        return attempt.failure
+
+    def _tell_of_failed_close(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._fail(error)
+            self._closing.failed(self.recipe.name, error)
+            self._observe(CloseFailed(self.recipe.name, error))
+
     # What follows from an attempt
 
-    async def _next(self, failure: Exception | None) -> bool:
-        """Decide what follows, and wait for it; ``False``: nothing."""
-        if self._told_to_requeue or failure is None:
-            self._back_to_the_queue()
-            return True
-        self.record.error = failure
+    async def _retry_or_give_up(self, failure: BaseException) -> None:
+        """Wait for the next attempt, if there is to be one."""
+        self._fail(failure)
         number = self._series.attempt
-        wait = self._wait_after(failure)
-        if wait is None:
-            error = self.record.error
-            self._give_up(error, number, permanent=is_permanent(error))
-            return False
-        await self._wait(self._why_it_waits(number, failure, wait), wait)
-        return True
-
-    def _wait_after(self, failure: Exception) -> float | None:
         try:
-            if self._was_up_for_long():
-                self._series = Series(self.recipe.retry)
-                return self._series.wait_uncounted(failure)
-            return self._series.next_wait(failure)
+            wait = self._wait_after(failure)
         except Exception as mistake:  # in a strategy of the user's own
             mistake.__context__ = failure
-            self.record.error = mistake
-            return None
+            failure, wait = mistake, None
+        if wait is None:
+            self._give_up(failure, number, permanent=is_permanent(failure))
+        else:
+            await self._wait(self._why_it_waits(number, failure, wait), wait)
 
-    def _was_up_for_long(self) -> bool:
-        """Whether it came down for reasons of its own time, and so is not counted."""
-        came_down = self.record.phase is ResourcePhase.CLOSING
-        return came_down and anyio.current_time() - self._up_since >= LONG_ENOUGH
+    def _wait_after(self, failure: BaseException) -> float | None:
+        if self.phase is not ResourcePhase.CLOSING:
+            return self._series.next_wait(failure)
+        self._series = self._series.after_fall(anyio.current_time() - self._up_since)
+        return self._series.wait_after_fall(failure)
 
-    def _why_it_waits(self, number: int, failure: Exception, seconds: float) -> Event:
+    def _why_it_waits(
+        self, number: int, failure: BaseException, seconds: float
+    ) -> Event:
         name = self.recipe.name
-        if self.record.phase is ResourcePhase.CLOSING:
+        if self.phase is ResourcePhase.CLOSING:
             return ResourceReopening(name, seconds)
         unexpected = number == 1 and is_unexpected(failure)
         return AttemptFailed(name, number, failure, seconds, unexpected)
 
     async def _wait(self, reason: Event, seconds: float) -> None:
-        self.record.next_attempt_at = monotonic() + seconds
-        self.record.handle(ResourceTrigger.RETRY)
-        self.observe(reason)
+        self.next_attempt_at = time.monotonic() + seconds
+        self._life.handle(ResourceTrigger.RETRY)
+        self._observe(reason)
         with anyio.move_on_after(seconds):
-            await self._bell.wait_until(self._is_woken)
-        self.record.next_attempt_at = None
-        if self._told_to_requeue:
-            self._back_to_the_queue()
+            await self._waiters.wait_until(self._is_woken)
+        self.next_attempt_at = None
+        if not self._closing.is_on and not self._needs_are_satisfied():
+            self._back_to_pending()
 
     def _is_woken(self) -> bool:
-        return self.is_told_to_close() or self._told_to_hurry
+        hurried = self.next_attempt_at is None
+        return hurried or self._closing.is_on or not self._needs_are_satisfied()
 
-    def _back_to_the_queue(self) -> None:
-        self._told_to_requeue = False
+    def _back_to_pending(self, failure: BaseException | None = None) -> None:
+        """Wait for its needs; a *failure* while one went down does not count."""
+        if failure is not None and self.phase is ResourcePhase.OPENING:
+            self._observe(self._why_it_waits(self._series.attempt, failure, 0.0))
         self._series = Series(self.recipe.retry)
-        self.record.handle(ResourceTrigger.REQUEUE)
+        self._life.handle(ResourceTrigger.REQUEUE)
 
-    def _give_up(self, error: Exception, attempts: int, *, permanent: bool) -> None:
-        self.record.error = error
-        self.record.handle(ResourceTrigger.GIVE_UP)
+    def _give_up(self, error: BaseException, attempts: int, *, permanent: bool) -> None:
+        self._fail(error)
+        self._life.handle(ResourceTrigger.GIVE_UP)
         name, required = self.recipe.name, self.recipe.required
-        self.observe(ResourceGaveUp(name, attempts, error, permanent, required))
-        self.tell_it_is_lost()
+        event = ResourceGaveUp(name, attempts, error, permanent, required)
+        self._observe(event)
+        self._upcalls.gave_up(self.recipe)
+        self._wake(self.neighbours())
 
     # Small change
 
-    def _tell_it_is_back(self) -> None:
-        self.ring(self.deep_dependents())
+    def _moved(self, old: ResourcePhase, new: ResourcePhase) -> None:
+        self._since = time.time()
+        self._changed(self)
+        self._observe(ResourcePhaseChanged(self.recipe.name, old, new))
 
-    def _disturb(self) -> None:
-        if self._attempt is not None:
-            self._attempt.interrupt()
-        self._bell.ring()
+    def _fail(self, error: BaseException | None) -> None:
+        self.error = error
+        self._last_error = None if error is None else describe(error)
+
+    def _wake(self, owners: Iterable[Owner]) -> None:
+        for owner in owners:
+            owner.look_again()
+
+
+def _no_cancellation(error: BaseException) -> BaseException | None:
+    """Return *error*, if it was to end the process and not only the task."""
+    ends = (SystemExit, KeyboardInterrupt)
+    return error if any(isinstance(leaf, ends) for leaf in leaves(error)) else None
+
+
+def _cancelled_by_a_stranger(error: BaseException) -> RuntimeError:
+    failure = RuntimeError("the task that owns it was cancelled from outside")
+    failure.__cause__ = error
+    return failure

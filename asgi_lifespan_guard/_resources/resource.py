@@ -64,6 +64,9 @@ class Resource(Generic[T_co]):
         close_timeout: Seconds to close it.
         check: How it is asked whether it works, the first time within the attempt.
         on_give_up: What becomes of the process when it gives up.
+        outlasts_needs: Whether it stays open while what it needs is opened again.
+        merges: Whether its value is a mapping that is merged into the state.
+        closes_first: Whether it is closed before what it does not need, too.
     """
 
     name: str
@@ -78,6 +81,9 @@ class Resource(Generic[T_co]):
     close_timeout: float = 10.0
     check: Check | None = None
     on_give_up: OnGiveUp = "unready"
+    outlasts_needs: bool = field(default=False, repr=False)
+    merges: bool = field(default=False, repr=False)
+    closes_first: bool = field(default=False, repr=False)
 
     @overload
     def get(self, source: Source) -> T_co: ...

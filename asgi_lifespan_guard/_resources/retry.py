@@ -7,7 +7,6 @@ because a stop must end it at once.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from .._errors import (
     AppCannotRestartError,
     AppLifespanError,
+    CheckFailedError,
     ConfigurationError,
+    CrashedError,
     FactoryError,
     StateKeyClashError,
 )
@@ -25,13 +26,15 @@ from .._redaction import leaves
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from tenacity import RetryCallState, Retrying
+    from tenacity import RetryCallState
 
     Wait: TypeAlias = Callable[[RetryCallState], float]
     Predicate: TypeAlias = Callable[[RetryCallState], bool]
 
 CAP = 5.0
 FIRST = 0.25
+LONG_ENOUGH = CAP
+"""Seconds up after which coming down is an outage, and not a part of the last one."""
 
 _HOPELESS = (FactoryError, AppCannotRestartError, StateKeyClashError)
 _PERMANENT = (
@@ -41,6 +44,8 @@ _PERMANENT = (
     ImportError,
     NotImplementedError,
 )
+# What we found out ourselves, and the user's predicate was not written for.
+_OURS = (CheckFailedError, CrashedError)
 # Drivers raise these on malformed answers, so they are retried; but most often they
 # are mistakes of the program, so the first one is shown with its traceback.
 _SUSPICIOUS = (TypeError, AttributeError, AssertionError)
@@ -61,20 +66,29 @@ def is_permanent(error: BaseException) -> bool:
     """Whether *error* says that the program is wrong: another attempt cannot help.
 
     A group is permanent if one of its leaves is, an app's lifespan if what it raised
-    is.
+    is. What is no `Exception` (a Rust panic) is.
     """
-    return any(isinstance(culprit, _PERMANENT) for culprit in _culprits(error))
+    return any(_is_permanent(culprit) for culprit in _culprits(error))
 
 
 def is_hopeless(error: BaseException) -> bool:
     """Whether no policy, the user's included, may ask for another attempt."""
-    return any(isinstance(leaf, _HOPELESS) for leaf in leaves(error))
+    return any(
+        isinstance(culprit, _HOPELESS) or not isinstance(culprit, Exception)
+        for culprit in _culprits(error)
+    )
 
 
 def is_unexpected(error: BaseException) -> bool:
     """Whether *error* deserves its traceback: the program may well be at fault."""
-    suspicious = (*_PERMANENT, *_SUSPICIOUS)
-    return any(isinstance(culprit, suspicious) for culprit in _culprits(error))
+    return any(
+        _is_permanent(culprit) or isinstance(culprit, _SUSPICIOUS)
+        for culprit in _culprits(error)
+    )
+
+
+def _is_permanent(culprit: BaseException) -> bool:
+    return isinstance(culprit, _PERMANENT) or not isinstance(culprit, Exception)
 
 
 def _culprits(error: BaseException) -> Iterator[BaseException]:
@@ -127,74 +141,136 @@ class Retry:
 
 
 class Series:
-    """The attempts from one time that a resource was asked for until it is up.
+    """The attempts from the time when a resource is wanted until it is up.
 
     Args:
         policy: The resource's; ``None`` allows one attempt.
+        falls: How many times in a row it has come down soon after it had come up.
+
+    Attributes:
+        attempt: The number of the attempt that is on, or comes next, from 1.
     """
 
-    __slots__ = ("_policy", "_retrying", "_started", "_state", "attempt")
+    __slots__ = ("_falls", "_hurried", "_policy", "_retrying", "_state", "attempt")
 
-    def __init__(self, policy: Retry | None) -> None:
+    def __init__(self, policy: Retry | None, falls: int = 0) -> None:
         self._policy = policy
-        self._started: float | None = None
+        self._falls = falls
         self._retrying: Any = None
         self._state: Any = None
-        self.attempt = 1
+        self._hurried = False
+        self.attempt = max(1, falls)
 
-    def begin(self) -> None:
-        """Have the time count from now, if no attempt was made before."""
-        if self._started is None:
-            self._started = time.monotonic()
+    def begin(self) -> int:
+        """Have the time count from now, if it does not yet; return the attempt."""
+        self._hurried = False
+        self._start()
+        return self.attempt
 
-    def next_wait(self, error: Exception) -> float | None:
-        """Return the seconds until the next attempt after *error*; ``None``: never."""
+    def hurry(self) -> None:
+        """Leave out the wait after the attempt that is on."""
+        self._hurried = True
+
+    def next_wait(self, error: BaseException) -> float | None:
+        """Return the seconds until the next attempt after *error*; ``None``: never.
+
+        Raises:
+            Exception: What a strategy raised.
+            ValueError: When one gave something that is no number of seconds.
+        """
         if self._policy is None or is_hopeless(error):
             return None
-        wait = self._ask_tenacity(self._policy, error)
+        self._start()
+        wait = self._ask_tenacity(error)
         if wait is not None:
             self.attempt += 1
-        return wait
+        return 0.0 if self._hurried and wait is not None else wait
 
-    def wait_uncounted(self, error: Exception) -> float | None:
-        """Return the seconds until the first attempt, after *error* ended a long run.
+    def after_fall(self, lasted: float) -> Series:
+        """Return the series that follows when it came down, *lasted* seconds up.
 
-        The run was no attempt, so the budget is whole; ``None``: *error* is permanent.
+        Having been up is no attempt: the budget is whole again, and its time counts
+        from now. But one that comes down again and again is kept from spinning.
         """
+        soon = lasted < LONG_ENOUGH
+        return Series(self._policy, self._falls + 1 if soon else 0)
+
+    def wait_after_fall(self, error: BaseException) -> float | None:
+        """Return the seconds until it is opened again; ``None``: never.
+
+        Raises:
+            Exception: As `next_wait`.
+        """
+        if self._falls > 1:
+            return self.next_wait(error)
         if is_hopeless(error):
             return None
         if self._policy is None:
-            return None if is_permanent(error) else FIRST
-        self._begin(self._policy)
-        self._state.set_exception((type(error), error, error.__traceback__))
-        wanted = self._policy.when(self._state)
-        wait = float(self._policy.wait(self._state)) if wanted else None
-        self._retrying = None
-        return wait
+            return None if self._falls or is_permanent(error) else FIRST
+        self._start()
+        self._note(error)
+        if not self._retrying.retry(self._state):
+            return None
+        return min(
+            random.uniform(0.0, FIRST), _seconds(self._retrying.wait(self._state))
+        )
 
-    def _ask_tenacity(self, policy: Retry, error: Exception) -> float | None:
+    def _ask_tenacity(self, error: BaseException) -> float | None:
         from tenacity import DoSleep
 
-        retrying = self._retrying or self._begin(policy)
-        self._state.set_exception((type(error), error, error.__traceback__))
+        self._note(error)
         try:
-            told = retrying.iter(retry_state=self._state)
+            told = self._retrying.iter(retry_state=self._state)
         except BaseException as raised:
-            if raised is not error:
+            if raised is not self._state.outcome.exception():
                 raise
             return None
         assert isinstance(told, DoSleep)
         self._state.prepare_for_next_attempt()
-        return float(told)
+        return _seconds(told)
 
-    def _begin(self, policy: Retry) -> Retrying:
+    def _note(self, error: BaseException) -> None:
+        shown = _as_one(error)
+        self._state.set_exception((type(shown), shown, shown.__traceback__))
+
+    def _start(self) -> None:
+        policy = self._policy
+        if policy is None or self._retrying is not None:
+            return
         from tenacity import RetryCallState, Retrying
 
+        def when(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            return isinstance(error, _OURS) or policy.when(state)
+
         retrying = Retrying(
-            wait=policy.wait, stop=policy.stop, retry=policy.when, reraise=True
+            wait=policy.wait, stop=policy.stop, retry=when, reraise=True
         )
         retrying.begin()
         self._retrying = retrying
         self._state = RetryCallState(retrying, None, (), {})
-        self._state.start_time = self._started or self._state.start_time
-        return retrying
+        self._state.attempt_number = self.attempt
+
+
+def _seconds(told: object) -> float:
+    """Return what a strategy said; inf is a wait that only `retry_now` ends.
+
+    Raises:
+        ValueError: When it is less than 0, or no number.
+    """
+    seconds = float(told)  # type: ignore[arg-type]
+    if not seconds >= 0:
+        raise ValueError(
+            f"Retry(wait=...) returned {told!r}; it must return seconds, 0 or more"
+        )
+    return seconds
+
+
+def _as_one(error: BaseException) -> BaseException:
+    """Return what *error* is about, where it is about one thing only.
+
+    A crash comes out of a task group as a group, and what an app's lifespan raised
+    inside an error of ours; ``retry_if_exception_type(OSError)`` is meant for neither.
+    """
+    culprits = list(_culprits(error))
+    return culprits[0] if len(culprits) == 1 else error

@@ -9,90 +9,68 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from .._errors import StartupFailedError, StopRequestedError
+from .._errors import CloseFailedError, StartupFailedError, StopRequestedError
 from .._report import ResourceReport
-from .._tasks.backend import on_trio
-from .._tasks.bell import Bell
 from .._tasks.groups import transparent_task_group
-from ..events import Event
-from .owner import Owner
-from .place import Place
+from .._tasks.waiting import Waiters
+from .closing import Closing
+from .graph import connect, due_in
+from .owner import Owner, Upcalls
 from .resource import Resource
 
 
-class Audience(Protocol):
-    """Who is told what happens to the resources."""
-
-    def observe(self, event: Event, /) -> None: ...
-    def publish(self, recipe: Resource[Any], value: Any, /) -> None: ...
-    def withdraw(self, recipe: Resource[Any], /) -> None: ...
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 
 class Supervisor:
     """One run of a set of resources, from the first attempt to the last close.
 
+    Made in the task that holds the run.
+
     Args:
         recipes: What to open; checked already.
-        audience: Told of every event, and of values that come and go.
-        first_to_close: Name of the resource that is closed before all that it does
-            not need to outlive, whether it needs them or not: the app's own lifespan.
+        upcalls: Told of every event, of values that come and go, and of changes.
     """
 
-    def __init__(
-        self,
-        recipes: Sequence[Resource[Any]],
-        audience: Audience,
-        first_to_close: str | None = None,
-    ) -> None:
-        self._closing = False
-        self._host: asyncio.Task[Any] | None = None
-        self._audience = audience
-        self.publish = audience.publish
-        self.withdraw = audience.withdraw
-        self._bell = Bell()
-        self._deadline = float("inf")
-        self._latest = float("inf")
+    def __init__(self, recipes: Sequence[Resource[Any]], upcalls: Upcalls) -> None:
+        self._upcalls = upcalls
+        self._closing = Closing()
+        self._waiters = Waiters()
         self._running = 0
         self._stop_reason: str | None = None
-        self._owners = {recipe.name: Owner(recipe, self) for recipe in recipes}
-        self._connect(first_to_close)
+        self._owners = {
+            recipe.name: Owner(recipe, self._closing, upcalls, self._changed)
+            for recipe in recipes
+        }
+        self._away = set(self._owners)
+        connect(self._owners)
 
     @property
-    def stopping(self) -> bool:
-        """Whether everything is being closed, or is about to be.
-
-        ``asyncio.run`` cancels all tasks at once when it ends, and it is chance whether
-        an owner or its host wakes first.
-        """
-        return self._closing or (self._host is not None and self._host.cancelling() > 0)
-
-    @property
-    def names(self) -> frozenset[str]:
+    def names(self) -> AbstractSet[str]:
         """The names of its resources."""
-        return frozenset(self._owners)
+        return self._owners.keys()
 
     def report(self) -> tuple[ResourceReport, ...]:
         """Return one report for each resource, in the order of registration."""
         now = monotonic()
-        return tuple(owner.record.report(now) for owner in self._owners.values())
+        return tuple(owner.report(now) for owner in self._owners.values())
 
-    def are_open(self, names: Iterable[str]) -> bool:
+    def are_open(self, names: AbstractSet[str]) -> bool:
         """Whether the values of all *names* can be used now."""
-        return all(self._owners[name].record.is_open for name in names)
+        return self._away.isdisjoint(names)
 
     def due_in(self, names: Iterable[str]) -> float:
         """Return the least number of seconds until *names* may all be up; or inf."""
-        now, known = monotonic(), dict[Place, float]()
-        due = (self._owners[name].due_in(now, known) for name in names)
-        return max(due, default=0.0)
+        return due_in([self._owners[name] for name in names], monotonic())
 
     def retry_now(self) -> None:
         """Cut short every wait for a next attempt."""
@@ -102,11 +80,15 @@ class Supervisor:
     def abort(self, reason: str) -> None:
         """End a startup that is still opening blocking resources."""
         self._stop_reason = reason
-        self._bell.ring()
+        self._waiters.wake()
 
     def close_by(self, deadline: float) -> None:
         """Have everything closed by *deadline*, on the event loop's clock."""
-        self._latest = deadline
+        self._closing.end_by(deadline)
+
+    def time_to_close(self, name: str) -> float:
+        """Return the seconds that the resource called *name* may take to close."""
+        return self._closing.time_for(self._owners[name])
 
     @asynccontextmanager
     async def running(self, timeout: float) -> AsyncGenerator[Callable[[], None], None]:
@@ -121,8 +103,8 @@ class Supervisor:
         Raises:
             StartupFailedError: When a required blocking resource gave up.
             StopRequestedError: When `abort` was called before they were up.
+            CloseFailedError: When not everything was closed cleanly.
         """
-        self._host = None if on_trio() else asyncio.current_task()
         async with transparent_task_group() as group:
             try:
                 self._begin(group, "blocking")
@@ -130,30 +112,16 @@ class Supervisor:
                 yield lambda: self._begin(group, "background")
             finally:
                 await self._close_all(timeout)
+        if self._closing.failures:
+            raise CloseFailedError(self._closing.failures)
 
-    def observe(self, event: Event) -> None:
-        """Pass *event* on, and look again, because a phase may have changed."""
-        self._audience.observe(event)
-        self._bell.ring()
-
-    def time_to_close(self, wanted: float) -> float:
-        """Return the seconds that a resource may take to close, *wanted* at most."""
-        return max(0.0, min(wanted, self._deadline - anyio.current_time()))
-
-    def _connect(self, first_to_close: str | None) -> None:
-        for owner in self._owners.values():
-            owner.needs = [self._owners[need.name] for need in owner.recipe.needs]
-            for need in owner.needs:
-                need.dependents.append(owner)
-        if first_to_close is not None:
-            self._close_first(self._owners[first_to_close])
-
-    def _close_first(self, first: Owner) -> None:
-        spared = {first, *first.all_dependents()}
-        for owner in self._owners.values():
-            if owner not in spared:
-                owner.outlives.append(first)
-                first.outlived_by.append(owner)
+    def _changed(self, owner: Owner) -> None:
+        if owner.is_open:
+            self._away.discard(owner.recipe.name)
+        else:
+            self._away.add(owner.recipe.name)
+        self._waiters.wake()
+        self._upcalls.changed()
 
     def _begin(self, group: TaskGroup, startup: str) -> None:
         for owner in self._owners.values():
@@ -163,17 +131,20 @@ class Supervisor:
 
     async def _run(self, owner: Owner) -> None:
         try:
-            await owner.run()
+            # Only a stop, which goes through `_close_all`, ends an owner: a cancelled
+            # scope further out reaches us first.
+            with anyio.CancelScope(shield=True):
+                await owner.run()
         except asyncio.CancelledError:
             # The task ends here anyway. As cancelled it would take the group along,
             # and whoever holds that would seem to have been cancelled, too.
             return
         finally:
             self._running -= 1
-            self._bell.ring()
+            self._waiters.wake()
 
     async def _blocking_resources_open(self) -> None:
-        await self._bell.wait_until(self._startup_is_decided)
+        await self._waiters.wait_until(self._startup_is_decided)
         await checkpoint_if_cancelled()  # Owners may have been told of it before us.
         failed = self._failed_at_startup()
         if failed is not None:
@@ -184,31 +155,24 @@ class Supervisor:
     def _startup_is_decided(self) -> bool:
         if self._stop_reason is not None or self._failed_at_startup() is not None:
             return True
-        records = [owner.record for owner in self._blocking()]
-        return all(record.is_satisfied or record.is_lost for record in records)
+        return all(owner.is_open or owner.is_lost for owner in self._blocking())
 
     def _failed_at_startup(self) -> Owner | None:
-        failed = (
-            owner
-            for owner in self._blocking()
-            if owner.recipe.required and owner.record.is_lost
-        )
-        return next(failed, None)
+        lost = (o for o in self._blocking() if o.recipe.required and o.is_lost)
+        return next(lost, None)
 
     def _blocking(self) -> Iterable[Owner]:
         return (o for o in self._owners.values() if o.recipe.startup == "blocking")
 
     async def _close_all(self, timeout: float) -> None:
-        self._deadline = min(anyio.current_time() + timeout, self._latest)
-        self._closing = True
+        self._closing.begin(timeout)
         for owner in self._owners.values():
-            owner.stop()
-        with anyio.CancelScope(shield=True):
-            await self._bell.wait_until(lambda: self._running == 0)
+            owner.look_again()
+        await self._waiters.wait_through(lambda: self._running == 0)
 
 
 def _startup_failure(owner: Owner) -> StartupFailedError:
-    cause = owner.record.error or RuntimeError("the task that opens it was cancelled")
-    failure = StartupFailedError(owner.recipe.name, owner.record.attempts, cause)
+    cause = owner.error or RuntimeError("the task that opens it was cancelled")
+    failure = StartupFailedError(owner.recipe.name, owner.attempts, cause)
     failure.__cause__ = cause
     return failure

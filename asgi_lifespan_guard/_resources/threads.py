@@ -62,8 +62,7 @@ class ThreadedContext(Generic[T]):
         except BaseException:
             self._leave.set()
             raise
-        if self._error is not None:
-            raise self._error
+        self._raise_error()
         return self._value[0]
 
     async def __aexit__(
@@ -79,12 +78,21 @@ class ThreadedContext(Generic[T]):
         """
         self._leave.set()
         await self._ended.wait()
-        if self._error is not None:
-            raise self._error
+        self._raise_error()
 
     async def wait_ended(self) -> None:
         """Wait until the thread is done with it, abandoned or not."""
         await self._ended.wait()
+
+    def take_error(self) -> BaseException | None:
+        """Return what it ended with, unless that was raised to somebody already."""
+        error, self._error = self._error, None
+        return error
+
+    def _raise_error(self) -> None:
+        error = self.take_error()
+        if error is not None:
+            raise error
 
     def _run(self) -> None:
         try:

@@ -1,4 +1,1 @@
-"""The cellar: what anyio leaves to be said about tasks; knows no ASGI, no resource.
-
-Both wings may come down here; nothing here goes up.
-"""
+"""What anyio leaves to be said about tasks; knows neither ASGI nor resources."""

@@ -36,3 +36,29 @@ def scheduler() -> Schedule:
 
         return trio.lowlevel.current_trio_token().run_sync_soon
     return asyncio.get_running_loop().call_soon_threadsafe
+
+
+_ENDS_MORE_THAN_ITS_WORK = (
+    asyncio.CancelledError,
+    GeneratorExit,
+    KeyboardInterrupt,
+    SystemExit,
+)
+
+
+def must_pass(error: BaseException) -> bool:
+    """Whether *error* is not about what raised it, and may not be kept from others.
+
+    A cancellation, the end of a generator or of the process, alone or in a group. Any
+    other `BaseException` (a Rust panic, a test's outcome) is a failure of what raised
+    it, however grave.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(_is_one_that_passes) is not None
+    return _is_one_that_passes(error)
+
+
+def _is_one_that_passes(error: BaseException) -> bool:
+    trio = sys.modules.get("trio")
+    cancelled = trio is not None and isinstance(error, trio.Cancelled)
+    return cancelled or isinstance(error, _ENDS_MORE_THAN_ITS_WORK)

@@ -148,6 +148,8 @@ class _AsyncioInterruption(Interruption):
             self._timer.cancel()
 
     def _deliver(self) -> None:
+        # Counted now: what is run here may have left the count higher than it was.
+        self._cancelled_before = self._task.cancelling()
         self._task.cancel()
 
     def settle(self) -> bool:

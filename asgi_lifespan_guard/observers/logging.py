@@ -21,6 +21,7 @@ from ..events import (
     DrainBegun,
     DrainEnded,
     Event,
+    GuardFailed,
     LifespanUnsupported,
     Paused,
     PhaseChanged,
@@ -118,6 +119,9 @@ def _line(event: Event) -> tuple[int, str, BaseException | None]:
         case StartupFailed(error, reported):
             shown = None if reported else error
             return logging.CRITICAL, f"startup failed: {describe(error)}", shown
+        case GuardFailed(error):
+            text = f"the guard's lifespan was ended by {describe(error)}"
+            return logging.CRITICAL, text, error
         case Paused(reason):
             return logging.WARNING, f"paused: {reason}", None
         case Resumed():

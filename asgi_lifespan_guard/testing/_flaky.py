@@ -15,7 +15,7 @@ from .._resources.resource import Resource, resource
 from .._resources.retry import Retry
 from .._tasks.backend import Schedule, scheduler
 from .._tasks.groups import transparent_task_group
-from .._tasks.notice import Notice
+from .._tasks.waiting import Waiters
 
 
 AT_ONCE = Retry(wait=wait_none())
@@ -63,7 +63,7 @@ class Flaky:
         self._value: Any = None
         self._check_error: Exception | None = None
         self._crash: _Crash | None = None
-        self._news = Notice()
+        self._news = Waiters()
         if options.get("startup") != "blocking":
             options.setdefault("retry", AT_ONCE)
         check = Check(
@@ -106,17 +106,15 @@ class Flaky:
 
         Asked again after each attempt, opening, closing and check.
         """
-        while not condition():
-            self._news.clear()
-            await self._news.wait()
+        await self._news.wait_until(lambda: bool(condition()))
 
     async def _open(self, *_needs: Any) -> AsyncGenerator[Any, None]:
         self.attempts += 1
-        self._news.set()
+        self._news.wake()
         value = await self._next_outcome()
         crash = self._crash = _Crash(scheduler())
         self.opened += 1
-        self._news.set()
+        self._news.wake()
         try:
             async with transparent_task_group() as group:
                 group.start_soon(crash.happen)
@@ -127,7 +125,7 @@ class Flaky:
         finally:
             self._crash = None
             self.closed += 1
-            self._news.set()
+            self._news.wake()
 
     async def _next_outcome(self) -> Any:
         while self._script and _is_event(self._script[0]):
@@ -145,7 +143,7 @@ class Flaky:
 
     async def _check(self, _value: Any) -> None:
         self.checks += 1
-        self._news.set()
+        self._news.wake()
         if self._check_error is not None:
             raise self._check_error
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from .._asgi.state import Stamp
+from .._asgi.state import Version
 from .._asgi.types import ASGIApp, Receive, Scope, Send
 from .._errors import NotReadyError
 from .._guard import LifespanGuard
@@ -42,13 +42,13 @@ async def running(
     server = MemoryServer(app, lifespan="auto")
     async with server:
         state: Mapping[str, Any] = server.lifespan.scope["state"]
-        stamp = state.get(KEY)
+        version = state.get(KEY)
         if (
             ready
-            and isinstance(stamp, Stamp)
-            and isinstance(stamp.guard, LifespanGuard)
+            and isinstance(version, Version)
+            and isinstance(version.guard, LifespanGuard)
         ):
-            await _wait_ready(stamp.guard, timeout)
+            await _wait_ready(version.guard, timeout)
         yield _served(app, state)
 
 

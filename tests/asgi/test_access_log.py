@@ -10,7 +10,7 @@ import pytest
 from granian.log import log_request_builder
 from hypercorn.logging import AccessLogAtoms
 
-from asgi_lifespan_guard._asgi.access_log import LOGGERS, ProbeFilter
+from asgi_lifespan_guard._asgi.probes import LOGGERS, ProbeFilter
 
 
 class _Kept(logging.Handler):

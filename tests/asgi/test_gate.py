@@ -15,11 +15,11 @@ from anyio.lowlevel import checkpoint
 from asgi_lifespan_guard import Gate
 from asgi_lifespan_guard._asgi.gate import (
     BATCH,
+    READ_AHEAD,
     GateKeeper,
     Reason,
     Verdict,
 )
-from asgi_lifespan_guard._asgi.held import READ_AHEAD
 from asgi_lifespan_guard._asgi.types import Receive
 from asgi_lifespan_guard.events import (
     Event,

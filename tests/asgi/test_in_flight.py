@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from asgi_lifespan_guard._asgi.in_flight import Exchanges
+from asgi_lifespan_guard._asgi.in_flight import InFlight
 from asgi_lifespan_guard._tasks.backend import on_trio
 from asgi_lifespan_guard.events import RequestCut, StreamEnded
 from tests.recorder import Recorder
@@ -33,7 +33,7 @@ class House:
 
     def __init__(self, recorder: Recorder, handler: Handler) -> None:
         self.recorder = recorder
-        self.exchanges = Exchanges(["/endless"], recorder)
+        self.exchanges = InFlight(["/endless"], recorder)
         self.server = MemoryServer(self)
         self._handler = handler
 
@@ -225,7 +225,7 @@ async def test_a_cancellation_that_comes_too_late_is_taken_back(
         house.exchanges.cut(0.0)
         house.exchanges.cut(0.0)
 
-    exchanges = Exchanges([], recorder)
+    exchanges = InFlight([], recorder)
     house = House(recorder, last_moment)
     house.exchanges = exchanges
     house._app = lambda *args: last_moment(house, *args)  # type: ignore[method-assign]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from anyio.lowlevel import checkpoint
 
-from asgi_lifespan_guard import Resource, ResourcePhase, resource
+from asgi_lifespan_guard import (
+    CloseFailedError,
+    Resource,
+    ResourcePhase,
+    resource,
+)
+from asgi_lifespan_guard._resources.owner import Upcalls
 from asgi_lifespan_guard._resources.supervisor import Supervisor
 from asgi_lifespan_guard.events import Event
 from tests.recorder import Recorder
@@ -20,12 +27,14 @@ class Stage:
     Attributes:
         recorder: Its marks are the transcript.
         values: What requests would see now.
+        gave_up: Names of resources that will not be tried again.
         supervisor: Of the current, or the last, run.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.values: dict[str, Any] = {}
+        self.gave_up: list[str] = []
         self.supervisor: Supervisor
         self.mark = recorder.mark
         self.marks = recorder.marks
@@ -47,10 +56,19 @@ class Stage:
         first_to_close: str | None = None,
     ) -> AsyncGenerator[Supervisor, None]:
         """Open *recipes*, the background ones too, and close them when left."""
-        self.supervisor = Supervisor(recipes, self, first_to_close)
-        async with self.supervisor.running(timeout) as begin:
-            begin()
-            yield self.supervisor
+        upcalls = Upcalls(
+            observe=self.observe,
+            publish=self.publish,
+            withdraw=self.withdraw,
+            changed=lambda: None,
+            gave_up=lambda recipe: self.gave_up.append(recipe.name),
+        )
+        opened = [replace(r, closes_first=r.name == first_to_close) for r in recipes]
+        self.supervisor = Supervisor(opened, upcalls)
+        with suppress(CloseFailedError):
+            async with self.supervisor.running(timeout) as begin:
+                begin()
+                yield self.supervisor
 
     def make(
         self,

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import ResourcePhase, StartupFailedError, resource
-from asgi_lifespan_guard.events import CloseFailed, ResourceCrashed
+from asgi_lifespan_guard.events import CloseFailed, ResourceCrashed, ResourceGaveUp
 from tests.recorder import Recorder
 from tests.resources.stage import Stage
 
@@ -274,18 +274,19 @@ async def test_a_native_cancellation_closes_in_order(stage: Stage) -> None:
 @pytest.mark.anyio
 @IN_ASYNCIO
 async def test_an_owner_that_is_cancelled_alone_has_crashed(stage: Stage) -> None:
-    """What needs it is closed first, and lost; the others stay, and so do we."""
+    """It gives up; what needs it is closed first, and lost; the others stay."""
     db, cache, api = _three(stage)
     async with stage.running(db, cache, api, stage.make("other")):
         await stage.until_up("api", "other")
         next(t for t in asyncio.all_tasks() if t.get_name() == "open cache").cancel()
         await stage.until_phase("api", ResourcePhase.FAILED)
         assert stage.values == {"db": "db", "other": "other"}
-        assert stage.phase("cache") is ResourcePhase.CLOSED
+        assert stage.phase("cache") is ResourcePhase.FAILED
         await anyio.wait_all_tasks_blocked()
         stage.mark("body")
     (crashed,) = stage.recorder.of(ResourceCrashed)
     assert crashed.resource == "cache"
+    assert "cancelled from outside" in str(stage.recorder.of(ResourceGaveUp)[0].error)
     marks = [mark for mark in stage.marks[4:] if "other" not in mark]
     assert marks == [*CLOSES[:4], "body", *CLOSES[4:]]
 

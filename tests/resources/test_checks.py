@@ -272,8 +272,8 @@ async def test_no_thread_is_begun_while_the_last_one_runs() -> None:
 async def test_a_question_can_be_interrupted() -> None:
     """It says nothing then; with no question on, there is nothing to interrupt."""
     asker = Asker("db", Check(lambda _: anyio.sleep_forever()))
-    asker.interrupt()
-    answers: list[Exception | None] = []
+    asker.interrupt(1)
+    answers: list[BaseException | None] = []
 
     async def ask() -> None:
         answers.append(await asker.ask("value", threaded=False))
@@ -281,8 +281,8 @@ async def test_a_question_can_be_interrupted() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
-        asker.interrupt()
-    asker.interrupt()
+        asker.interrupt(1)
+    asker.interrupt(1)
     assert answers == [None]
 
 

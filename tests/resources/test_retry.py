@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, nan
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 
 from asgi_lifespan_guard import (
     AppCannotRestartError,
+    AppLifespanError,
+    CheckFailedError,
     ConfigurationError,
+    CrashedError,
     FactoryError,
     Retry,
     StateKeyClashError,
@@ -20,6 +24,7 @@ from asgi_lifespan_guard import (
 from asgi_lifespan_guard._resources.retry import (
     CAP,
     FIRST,
+    LONG_ENOUGH,
     Series,
     equal_jitter,
     is_permanent,
@@ -176,31 +181,137 @@ def test_a_policy_by_result_finds_none() -> None:
 # After a long run
 
 
-def test_a_long_run_is_no_attempt() -> None:
-    """What ended it is followed by the first wait; the budget is whole afterwards."""
+LONG = LONG_ENOUGH
+SOON = LONG_ENOUGH / 2
+
+
+def test_what_came_down_is_opened_again_at_once() -> None:
+    """However long it took to open, and whatever waits had grown to by then."""
+    series = Series(Retry())
+    for _ in range(6):
+        series.next_wait(OSError())
+    for lasted in (SOON, LONG):
+        wait = series.after_fall(lasted).wait_after_fall(OSError())
+        assert wait is not None
+        assert 0 <= wait < FIRST
+
+
+def test_at_once_is_never_later_than_the_policy_says() -> None:
+    """A policy without waits has none here either."""
+    series = Series(Retry(wait=tenacity.wait_none())).after_fall(LONG)
+    assert series.wait_after_fall(OSError()) == 0
+
+
+def test_having_been_up_is_no_attempt() -> None:
+    """The budget is whole afterwards."""
+    retry = Retry(wait=tenacity.wait_none(), stop=tenacity.stop_after_attempt(3))
+    series = Series(retry).after_fall(LONG)
+    assert series.wait_after_fall(OSError()) == 0
+    assert series.begin() == 1
+    assert [series.next_wait(OSError()) for _ in range(3)] == [0, 0, None]
+
+
+def test_what_comes_down_again_and_again_spends_its_budget() -> None:
+    """Its waits grow, too, so that it does not spin."""
     retry = Retry(
         wait=tenacity.wait_incrementing(1, 2), stop=tenacity.stop_after_attempt(3)
     )
+    series, waits = Series(retry), []
+    for _ in range(3):
+        series = series.after_fall(SOON)
+        waits.append(series.wait_after_fall(OSError()))
+    assert waits[0] is not None
+    assert waits[0] < FIRST
+    assert waits[1:] == [3, None]
+    assert series.after_fall(LONG).wait_after_fall(OSError()) is not None
+
+
+def test_the_clock_of_a_budget_begins_when_it_came_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The time that it was up does not count."""
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    retry = Retry(wait=tenacity.wait_none(), stop=tenacity.stop_after_delay(30))
     series = Series(retry)
-    assert series.wait_uncounted(OSError()) == 1
-    assert series.attempt == 1
     series.begin()
-    assert [series.next_wait(OSError()) for _ in range(3)] == [1, 3, None]
+    now += 45
+    series = series.after_fall(45)
+    assert series.wait_after_fall(OSError()) == 0
+    now += 29
+    assert series.next_wait(OSError()) == 0
+    now += 2
+    assert series.next_wait(OSError()) is None
 
 
-def test_after_a_long_run_the_policy_is_asked_whether() -> None:
+def test_after_a_fall_the_policy_is_asked_whether() -> None:
     """Permanent errors and those that it does not want end it even then."""
     retry = Retry(when=tenacity.retry_if_exception_type(OSError))
-    assert Series(retry).wait_uncounted(OSError()) is not None
-    assert Series(retry).wait_uncounted(KeyError()) is None
+    for series in (Series(retry).after_fall(LONG), Series(retry).after_fall(SOON)):
+        assert series.wait_after_fall(OSError()) is not None
+        assert series.wait_after_fall(KeyError()) is None
     for error in HOPELESS:
-        assert Series(retry).wait_uncounted(error) is None
-        assert Series(None).wait_uncounted(error) is None
+        assert Series(retry).after_fall(LONG).wait_after_fall(error) is None
+        assert Series(None).after_fall(LONG).wait_after_fall(error) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ExceptionGroup("out of a task group", [OSError()]),
+        ExceptionGroup("outer", [ExceptionGroup("inner", [OSError()])]),
+        AppLifespanError("startup", OSError()),
+        CheckFailedError("db"),
+        CrashedError("db"),
+    ],
+    ids=repr,
+)
+def test_a_predicate_is_asked_about_what_it_was_written_for(error: Exception) -> None:
+    """About the one error in a group; and not about what we found out ourselves."""
+    retry = Retry(when=tenacity.retry_if_exception_type(OSError))
+    assert Series(retry).next_wait(error) is not None
+    assert Series(retry).after_fall(LONG).wait_after_fall(error) is not None
 
 
 def test_a_single_attempt_is_allowed_again_after_a_long_run() -> None:
     """`retry=None` is about opening: what ran for long may be opened once more."""
-    series = Series(None)
-    assert series.wait_uncounted(OSError()) == FIRST
+    series = Series(None).after_fall(LONG)
+    assert series.wait_after_fall(OSError()) == FIRST
     assert series.next_wait(OSError()) is None
-    assert Series(None).wait_uncounted(NameError()) is None
+    assert Series(None).after_fall(LONG).wait_after_fall(NameError()) is None
+    assert Series(None).after_fall(SOON).wait_after_fall(OSError()) is None
+
+
+@pytest.mark.parametrize("wait", [nan, -1.0, -inf])
+def test_a_wait_has_to_be_a_number_of_seconds(wait: float) -> None:
+    """What a strategy returns is judged before anybody waits for it."""
+    with pytest.raises(ValueError, match="must return seconds, 0 or more"):
+        Series(Retry(wait=lambda _: wait)).next_wait(OSError())
+
+
+def test_a_wait_without_end_is_allowed() -> None:
+    """It ends with `retry_now` only."""
+    assert Series(Retry(wait=lambda _: inf)).next_wait(OSError()) == inf
+
+
+def test_the_next_wait_can_be_left_out() -> None:
+    """Once: the one after that is the policy's again."""
+    series = Series(Retry(wait=tenacity.wait_fixed(3)))
+    series.begin()
+    series.hurry()
+    assert series.next_wait(OSError()) == 0
+    series.begin()
+    assert series.next_wait(OSError()) == 3
+
+
+def test_a_panic_is_permanent() -> None:
+    """What is no `Exception` is never tried again, whatever the policy says."""
+    for error in (Panic(), BaseExceptionGroup("group", [Panic(), OSError()])):
+        assert is_permanent(error)
+        assert is_unexpected(error)
+        always = Retry(when=tenacity.retry_if_exception_type(BaseException))
+        assert Series(always).next_wait(error) is None
+
+
+class Panic(BaseException):
+    """What pyo3 makes of a panic in Rust."""

@@ -1,25 +1,116 @@
 """An ASGI app's own lifespan as a resource: loaded, started, merged into the state.
 
-A floor of the door: the app is loaded and played to by `_asgi`, retried and closed by
-`_resources`.
+`lifespan_of` makes a recipe of it; `Hosting` is what that recipe opens in one run: the
+app is loaded and played to by `_asgi`, retried and closed by `_resources`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from ._asgi.app_lifespan import SILENT, hosted_lifespan, restart_obstacle
-from ._asgi.loading import LoadedApp
+from ._asgi.loading import LoadedApp, as_asgi3
 from ._asgi.types import ASGIApp, Scope
-from ._errors import AppCannotRestartError, StateKeyClashError
+from ._errors import AppCannotRestartError, ConfigurationError, StateKeyClashError
 from ._redaction import describe
-from ._resources.resource import Resource
+from ._resources.factories import Form
+from ._resources.resource import (
+    DEFAULT,
+    Default,
+    OnGiveUp,
+    Resource,
+    Startup,
+    build,
+)
+from ._resources.retry import Retry
 from ._resources.threads import ThreadedContext
 from ._state import APP, KEY
 from .events import LifespanUnsupported, Observer
+
+
+def lifespan_of(
+    app: Any = None,
+    /,
+    *,
+    name: str = APP,
+    needs: Sequence[Resource[Any]] = (),
+    startup: Startup = "background",
+    required: bool = True,
+    enabled: bool | Callable[[], bool] = True,
+    timeout: float | None = None,
+    retry: Retry | Default | None = DEFAULT,
+    close_timeout: float = 10.0,
+    on_give_up: OnGiveUp = "unready",
+) -> Resource[Mapping[str, Any]]:
+    """Make a resource of an ASGI app's lifespan.
+
+    What the lifespan yields is merged into the state that requests see.
+
+    Args:
+        app: An app whose lifespan nobody runs (a mounted FastMCP, a sub-app), for
+            ``resources=``. Without one the wrapped app is meant, for
+            ``app_lifespan=``.
+        name: As in `resource`; the wrapped app's is ``"app"``, any other needs one.
+        needs: Opened before the app's startup, and in the state that it is given.
+            The app waits for them before its first start only; it is not restarted
+            when one of them is opened again.
+        startup: ``"background"``: behind the open port, with retry; ``"blocking"``:
+            before it.
+        required: As in `resource`.
+        enabled: As in `resource`.
+        timeout: Seconds for one startup; ``None``: no limit.
+        retry: Default: `Retry()`; for a blocking one ``None``, one attempt.
+        close_timeout: Seconds for its shutdown.
+        on_give_up: As in `resource`.
+
+    Raises:
+        ConfigurationError: When an option is wrong.
+    """
+    _check_name(app, name)
+    return build(
+        name=name,
+        factory=_unbound if app is None else as_asgi3(app, "lifespan_of"),
+        form=Form.APP_LIFESPAN,
+        needs=needs,
+        startup=startup,
+        required=required,
+        enabled=enabled,
+        timeout=timeout,
+        retry=retry,
+        close_timeout=close_timeout,
+        on_give_up=on_give_up,
+        outlasts_needs=True,
+        merges=True,
+        closes_first=app is None,
+    )
+
+
+def _check_name(app: Any, name: str) -> None:
+    if app is None and name != APP:
+        raise ConfigurationError(
+            f"lifespan_of(name={name!r}) without an app means the wrapped app, whose"
+            f" lifespan is called {APP!r}; give the other app: lifespan_of(sub_app,"
+            f" name={name!r})"
+        )
+    if app is not None and name == APP:
+        raise ConfigurationError(
+            "lifespan_of(sub_app) needs a name of its own: lifespan_of(sub_app,"
+            " name='mcp')"
+        )
+
+
+def _unbound(*_values: object) -> None:
+    """Stand in until a guard puts its app in."""
 
 
 class Hosting:
@@ -33,6 +124,8 @@ class Hosting:
             it would without us, so that what it adds later on is seen too. One that
             may be run again gets a fresh one.
         names: Of all resources, which it must not yield.
+        published: What requests see of other resources now, by key.
+        time_left: Seconds that it may take to end, asked when that begins.
         observe: Told where the app has no lifespan.
     """
 
@@ -43,7 +136,9 @@ class Hosting:
         scope: Scope,
         *,
         keeps_state: bool,
-        names: Callable[[], frozenset[str]],
+        names: AbstractSet[str],
+        published: Mapping[str, Any],
+        time_left: Callable[[], float],
         observe: Observer,
     ) -> None:
         self._recipe = recipe
@@ -51,6 +146,8 @@ class Hosting:
         self._scope = scope
         self._keeps_state = keeps_state
         self._names = names
+        self._published = published
+        self._time_left = time_left
         self._observe = observe
         self._first_failure: BaseException | None = None
         self._importing: ThreadedContext[ASGIApp] | None = None
@@ -72,8 +169,8 @@ class Hosting:
         app = await self._loaded()
         try:
             async with self._lifespan(app, state):
-                yielded = _yielded(before, state or {})
-                clash = self._names().intersection(yielded) - {APP}
+                yielded = self._yielded(before, state or {})
+                clash = yielded.keys() & (self._names | self._published.keys())
                 if not clash:
                     yield yielded
         except Exception as error:
@@ -98,8 +195,7 @@ class Hosting:
         if not self._app.has_lifespan:
             return nullcontext()
         scope = self._scope_with(state)
-        farewell = self._recipe.close_timeout
-        return hosted_lifespan(app, scope, farewell, self._tell_unsupported)
+        return hosted_lifespan(app, scope, self._time_left, self._tell_unsupported)
 
     def _state_for(self, needed: Mapping[str, Any]) -> MutableMapping[str, Any] | None:
         own: MutableMapping[str, Any] | None = self._scope.get("state")
@@ -111,6 +207,19 @@ class Hosting:
         if self._recipe.name != APP:
             scope.pop("app", None)  # The wrapped one's, which another must not see.
         return scope if state is None else {**scope, "state": state}
+
+    def _yielded(
+        self, before: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return what the app put into *state*, where others may have put theirs."""
+        nothing = object()
+        return {
+            key: value
+            for key, value in state.items()
+            if key != KEY
+            and before.get(key, nothing) is not value
+            and self._published.get(key, nothing) is not value
+        }
 
     def _tell_unsupported(self, error: BaseException | None) -> None:
         self._observe(LifespanUnsupported(self._recipe.name, error))
@@ -133,11 +242,3 @@ class Hosting:
         ``before_serving`` has no text of its own.
         """
         return not self._app.is_fresh and restart_obstacle(first) != SILENT
-
-
-def _yielded(before: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in state.items()
-        if key != KEY and (key not in before or before[key] is not value)
-    }

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Phase
-from asgi_lifespan_guard._stop_signals import StopSignals
+from asgi_lifespan_guard._signals import StopSignals
 from asgi_lifespan_guard.events import DrainBegun, Event, PhaseChanged
 from tests.recorder import Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
@@ -250,10 +250,9 @@ def test_a_signal_after_the_loop_is_the_servers(
     recorder: Recorder, backend: str
 ) -> None:
     """There is nobody left whom we could tell."""
-    life = LifespanGuard(hello)._life
 
     async def make() -> StopSignals:
-        return StopSignals(Drain(), life, life.drainer)
+        return StopSignals(Drain(), lambda: True, lambda _: pytest.fail("told"))
 
     with anyio.run(make, backend=backend):
         signal.raise_signal(SIGTERM)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from asgi_lifespan_guard._tasks import tasks
-from asgi_lifespan_guard._tasks.tasks import views_of
+from asgi_lifespan_guard._asgi import exchange
+from asgi_lifespan_guard._asgi.exchange import views_of
 
 
 pytestmark = [
@@ -27,7 +27,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take this module for a framework's."""
-    monkeypatch.setattr(tasks, "FRAMEWORKS", {__name__.partition(".")[0]})
+    monkeypatch.setattr(exchange, "FRAMEWORKS", {__name__.partition(".")[0]})
 
 
 async def test_children_in_a_wait_are_found_however_deep() -> None:
@@ -72,7 +72,7 @@ async def test_what_others_wait_for_may_be_shared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only frameworks that are known to run views so are looked into."""
-    monkeypatch.setattr(tasks, "FRAMEWORKS", {"quart"})
+    monkeypatch.setattr(exchange, "FRAMEWORKS", {"quart"})
     shared = asyncio.ensure_future(asyncio.sleep(3600))
 
     async def outer() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asgi_lifespan_guard._process.signals import SignalChain
+from asgi_lifespan_guard._signals import SignalChain
 
 
 class Heard:

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from asgi_lifespan_guard._process.exit import end_process
+from asgi_lifespan_guard._signals import end_process
 
 
 class Spy(logging.Handler):
@@ -62,7 +62,7 @@ def test_the_process_ends_with_the_status() -> None:
     program = """
 import logging, threading
 from logging.handlers import MemoryHandler
-from asgi_lifespan_guard._process.exit import end_process
+from asgi_lifespan_guard._signals import end_process
 handler = MemoryHandler(99, logging.CRITICAL + 1, logging.StreamHandler())
 logging.getLogger("app").addHandler(handler)
 logging.getLogger("app").error("the last line")

@@ -1,1 +1,0 @@
-"""The wing that speaks to the operating system; knows neither ASGI nor resources."""

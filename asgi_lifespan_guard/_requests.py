@@ -1,0 +1,146 @@
+"""One request off the fast path: a probe, held, refused, or passed on with state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any
+
+from ._asgi.gate import GateKeeper, Verdict
+from ._asgi.in_flight import InFlight
+from ._asgi.paths import app_path
+from ._asgi.probes import ProbeResponder
+from ._asgi.responses import closing
+from ._asgi.state import PublishedState
+from ._asgi.types import ASGIApp, Receive, Scope, Send
+from ._lazy import LazyStart
+from ._phases import Lifecycle, Phase, Trigger
+from ._plan import Plan
+from ._resources.overrides import to_show
+from ._run import Run
+from ._state import KEY
+from .events import Observer
+
+
+class Requests:
+    """What becomes of requests and WebSockets that cannot simply be passed on.
+
+    Args:
+        plan: The guard's settings.
+        phase: The guard's own phase.
+        state: Has the values that requests see.
+        in_flight: Where requests are entered that go on to the app.
+        probes: Answers what is asked on the probes' paths.
+        observe: Told of held and refused requests.
+        app: Returns the app that requests are to reach now.
+        run: Returns the guard's current run, or its last one, if there was one.
+        lazy: Starts the guard on the first request, where it is to be started so.
+
+    Attributes:
+        gate: Holds requests until what they need is up.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        phase: Lifecycle[Phase, Trigger],
+        state: PublishedState,
+        in_flight: InFlight,
+        probes: ProbeResponder,
+        observe: Observer,
+        app: Callable[[], ASGIApp],
+        run: Callable[[], Run | None],
+        lazy: LazyStart,
+    ) -> None:
+        self.gate = GateKeeper(plan.gate, self.judge, observe)
+        self._plan = plan
+        self._phase = phase
+        self._state = state
+        self._in_flight = in_flight
+        self._probes = probes
+        self._app = app
+        self._run = run
+        self._lazy = lazy
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        path = app_path(scope)
+        if self._plan.lazy_start:
+            await self._start_lazily(path)
+        draining = self._phase.phase is Phase.DRAINING
+        own_send = closing(scope, send) if draining else send
+        if scope["type"] == "http" and path in self._plan.probe_paths:
+            await self._probes.answer(path, scope, own_send)
+        elif self._is_too_late_for(scope):
+            await self.gate.refuse_for_good(path, scope, receive, own_send)
+        else:
+
+            async def go(receive: Receive) -> None:
+                await self._pass(scope, receive, send)
+
+            await self.gate.pass_or_refuse(path, scope, receive, own_send, go)
+
+    def judge(self, path: str) -> Verdict:
+        """Say whether a request for *path*, as the app sees it, may pass now."""
+        key, needed = self._plan.needed_by(path)
+        if not needed:
+            return Verdict(True, key)
+        phase, run = self._phase.phase, self._current_run()
+        if run is None and needed <= to_show(self._plan.recipes)[0]:
+            return Verdict(True, key)
+        if phase is Phase.IDLE:
+            return Verdict(False, key, inf, "never started")
+        if run is None or phase is Phase.STOPPING:
+            return Verdict(False, key, inf, "stopped")
+        if phase is not Phase.STARTING and run.supervisor.are_open(needed):
+            return Verdict(True, key)
+        if phase is Phase.DRAINING:
+            return Verdict(False, key, inf, "draining")
+        return Verdict(False, key, run.supervisor.due_in(needed))
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = self._with_state(scope)
+        if self._plan.drain is None:
+            await self._app()(scope, receive, send)
+        else:
+            await self._in_flight.run(self._app(), scope, receive, send)
+
+    async def _start_lazily(self, path: str) -> None:
+        if path in self._plan.probe_paths:
+            self._lazy.kick()
+        else:
+            await self._lazy.wait()
+
+    def _is_too_late_for(self, scope: Scope) -> bool:
+        """Whether it has no end of its own, and the drain is letting those out."""
+        run = self._current_run()
+        letting_out = run is not None and run.drainer.refuses_streams
+        return letting_out and self._in_flight.is_endless(scope)
+
+    def _current_run(self) -> Run | None:
+        run = self._run()
+        return run if run is not None and run.is_on else None
+
+    # The state that a request sees
+
+    def _with_state(self, scope: Scope) -> Scope:
+        """Return *scope*, or a copy of it with a state that is up to date."""
+        if self._plan.transparent:
+            return scope
+        if self._current_run() is None:
+            return self._with_overrides(scope)
+        state = scope.get("state")
+        if state is None or state is self._state.shared or not self._is_current(state):
+            return self._state.refreshed(scope)
+        return scope
+
+    def _with_overrides(self, scope: Scope) -> Scope:
+        """Show what a test has put in the place of what is not open."""
+        names, values = to_show(self._plan.recipes)
+        if self._phase.phase is not Phase.IDLE or names:
+            scope = self._state.refreshed(scope)
+            scope["state"].update(values)
+        return scope
+
+    def _is_current(self, state: Mapping[str, Any]) -> bool:
+        return state.get(KEY) is self._state.version

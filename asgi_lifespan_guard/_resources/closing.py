@@ -1,0 +1,66 @@
+"""Whether everything is being closed, by when, and what went wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+
+import anyio
+
+from .._tasks.backend import on_trio
+from .graph import Node
+
+
+RESERVE = 1.0
+"""Seconds that a close leaves to those that come after it, where it can: one that
+hangs for as long as it may would leave them none."""
+
+
+class Closing:
+    """The way out of one run of resources; made in the task that holds the run.
+
+    Attributes:
+        failures: What was not closed cleanly after it began, by name.
+    """
+
+    def __init__(self) -> None:
+        self.failures: dict[str, BaseException] = {}
+        self._deadline: float | None = None
+        self._latest = inf
+        self._host = None if on_trio() else asyncio.current_task()
+        self._cancelled_before = 0 if self._host is None else self._host.cancelling()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether everything is being closed, or is about to be.
+
+        ``asyncio.run`` cancels all tasks at once when it ends, and it is chance whether
+        an owner or its host wakes first.
+        """
+        if self._deadline is not None:
+            return True
+        host = self._host
+        return host is not None and host.cancelling() > self._cancelled_before
+
+    def begin(self, timeout: float) -> None:
+        """Have everything closed within *timeout* seconds."""
+        self._deadline = min(anyio.current_time() + timeout, self._latest)
+
+    def end_by(self, deadline: float) -> None:
+        """Have everything closed by *deadline*, on the event loop's clock."""
+        self._latest = deadline
+
+    def failed(self, name: str, error: BaseException) -> None:
+        """Note what was not closed cleanly, if that is what is going on."""
+        if self.is_on:
+            self.failures[name] = error
+
+    def time_for(self, node: Node) -> float:
+        """Return the seconds that *node* may take to close."""
+        wanted = node.recipe.close_timeout
+        if self._deadline is None:
+            return wanted
+        left = max(0.0, self._deadline - anyio.current_time())
+        if node.needs or node.outlived_by:
+            left -= min(RESERVE, left / 4)
+        return min(wanted, left)

@@ -1,0 +1,202 @@
+"""What a signal to stop does, and how the process is ended by ourselves.
+
+Our handlers stand in front of those that the server installed. A handler here takes no
+lock and sets no event (an idle loop would sleep on): it schedules onto the loop, and
+passes the signal on. Handlers can only be installed from the main thread; in any other
+nothing is touched.
+
+A server that handles the signal itself is told at once, or after the drain's delay
+where it can be held back. Where nobody handles it (``SIG_DFL``: hypercorn's trio
+worker) the guard drains, closes everything, and lets the signal do its work then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from ._settings import Drain
+from ._tasks.backend import Schedule, scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class StopSignal:
+    """A signal to stop, as the guard is told of it on the event loop.
+
+    Attributes:
+        name: Such as ``"SIGTERM"``.
+        delay: Seconds to go on serving.
+        pass_on: Lets it do what it would have done without us; ``None``: it has.
+        ends_the_process: Whether that is to end the process at once, so that it must
+            not be passed on before everything is closed.
+    """
+
+    name: str
+    delay: float
+    pass_on: Callable[[], None] | None
+    ends_the_process: bool
+
+
+class StopSignals:
+    """The signals of one start/stop cycle; made on the event loop.
+
+    Args:
+        settings: Which signals, and how long the delay is.
+        serves: Asked in the handler whether there is something to be drained.
+        stop: Called on the event loop.
+    """
+
+    def __init__(
+        self,
+        settings: Drain,
+        serves: Callable[[], bool],
+        stop: Callable[[StopSignal], None],
+    ) -> None:
+        self._settings = settings
+        self._serves = serves
+        self._stop = stop
+        self._schedule: Schedule = scheduler()
+        self._fatal: int | None = None
+        self._chain = SignalChain(settings.signals, self._notice)
+
+    def __enter__(self) -> None:
+        """Stand in front of the server's handlers."""
+        self._chain.install()
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stand back, where we still stand in front."""
+        self._chain.restore()
+
+    def _notice(self, signum: int) -> bool:
+        """Decide, inside the handler, whether to hold *signum* back."""
+        fatal = self._chain.ends_the_process(signum)
+        held = self._is_held(signum, fatal)
+        with suppress(RuntimeError):  # The loop is gone.
+            self._schedule(self._act, signum, fatal, held)
+            if fatal and held:
+                self._fatal = signum
+            return held
+        return False
+
+    def _is_held(self, signum: int, fatal: bool) -> bool:
+        if fatal:
+            return self._fatal is None  # The second one is not waited with.
+        delayed = self._delay_of(signum) > 0 and self._chain.can_hold(signum)
+        return delayed and self._serves()
+
+    def _act(self, signum: int, fatal: bool, held: bool) -> None:
+        pass_on = partial(self._chain.pass_on, signum) if held else None
+        delay = self._delay_of(signum) if held else 0.0
+        name = signal.Signals(signum).name
+        self._stop(StopSignal(name, delay, pass_on, fatal))
+
+    def _delay_of(self, signum: int) -> float:
+        return self._settings.delay if signum == signal.SIGTERM else 0.0  # not Ctrl-C
+
+
+class SignalChain:
+    """One set of handlers, from `install` to `restore`.
+
+    Args:
+        signals: Which ones.
+        notice: Called in the handler with the signal's number; returns whether it is
+            to be held back, to be passed on later with `pass_on`.
+    """
+
+    def __init__(
+        self, signals: Iterable[signal.Signals], notice: Callable[[int], bool]
+    ) -> None:
+        self._signals = tuple(signals)
+        self._notice = notice
+        self._previous: dict[int, Any] = {}
+        self._active = False
+
+    def install(self) -> None:
+        """Put ours in front, where there is something to be put in front of.
+
+        A signal that is ignored stays so, and one whose handler Python cannot see
+        (``None``) is left alone.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._active = True
+        for signum in self._signals:
+            previous = signal.getsignal(signum)
+            if previous not in (None, signal.SIG_IGN):
+                self._previous[signum] = previous
+                signal.signal(signum, self._handle)
+                signal.siginterrupt(signum, False)
+
+    def restore(self) -> None:
+        """Put back what was there, where ours is still the installed one."""
+        if not self._active:
+            return
+        self._active = False
+        for signum, previous in self._previous.items():
+            if signal.getsignal(signum) == self._handle:
+                signal.signal(signum, previous)
+
+    def ends_the_process(self, signum: int) -> bool:
+        """Whether nobody but us would do anything before *signum* kills the process."""
+        return self._previous.get(signum) is signal.SIG_DFL
+
+    def can_hold(self, signum: int) -> bool:
+        """Whether holding *signum* back keeps the server from stopping.
+
+        An event loop's own handler is a dummy: the loop reads the signal from a file
+        descriptor, whatever stands in front.
+        """
+        return signum in self._previous and not _is_a_loops(self._previous[signum])
+
+    def pass_on(self, signum: int, frame: FrameType | None = None) -> None:
+        """Do what would have been done without us."""
+        previous = self._previous.get(signum)
+        if previous is signal.SIG_DFL:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+        elif callable(previous):
+            previous(signum, frame)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if not (self._active and self._notice(signum)):
+            self.pass_on(signum, frame)
+
+
+def _is_a_loops(handler: object) -> bool:
+    owner = type(getattr(handler, "__self__", None)).__module__
+    module = getattr(handler, "__module__", None) or owner
+    return (
+        str(module).startswith("asyncio.unix_events")
+        or str(module).startswith("uvloop")
+        or owner.startswith("uvloop")
+    )
+
+
+def end_process(status: int) -> None:
+    """End the process now, after what was written has been flushed.
+
+    Servers swallow `SystemExit` and give statuses of their own, so nothing is raised.
+    Under a process manager it is the worker that ends.
+    """
+    for handler in _handlers():
+        with suppress(Exception):
+            handler.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+def _handlers() -> Iterator[logging.Handler]:
+    """Yield those of every logger; servers have loggers of their own."""
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        yield from getattr(logger, "handlers", ())
