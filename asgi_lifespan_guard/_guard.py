@@ -259,11 +259,13 @@ class LifespanGuard:
                 what is missing.
         """
         began = anyio.current_time()
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(timeout) as scope:
             await self._news.wait_until(lambda: _is_decided(self.report()))
         report = self.report()
         if not report.ready:
-            waited = round(anyio.current_time() - began, 1)
+            waited = timeout
+            if not scope.cancelled_caught:
+                waited = round(anyio.current_time() - began, 1)
             phase = self.phase.value if report.paused is None else "paused"
             missing = [r.name for r in report.resources if _is_missing(r)]
             raise NotReadyError(waited, phase, missing)

@@ -20,7 +20,6 @@ from asgi_lifespan_guard.events import (
     PhaseChanged,
     RequestHeld,
     ResourceOpened,
-    ResourceReopening,
     StartupFailed,
 )
 from tests.recorder import Recorder
@@ -344,8 +343,9 @@ async def test_a_reopened_resource_shows_its_new_value(recorder: Recorder) -> No
     async with MemoryServer(guard) as server:
         await recorder.wait_for(ResourceOpened, 2)
         old = server.http("/")
+        db.errors.append(OSError("refused"))
         db.crash()
-        await recorder.wait_for(ResourceReopening)
+        await recorder.wait_for(AttemptFailed)
         assert "db" not in server.lifespan.scope["state"]
         assert (await server.get("/")).status == 503
         assert old.scope["state"]["db"] == "db 1"

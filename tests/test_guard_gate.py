@@ -16,7 +16,6 @@ from asgi_lifespan_guard.events import (
     RequestRefused,
     ResourceGaveUp,
     ResourceOpened,
-    ResourceReopening,
 )
 from tests.recorder import Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
@@ -247,8 +246,9 @@ async def test_a_crash_closes_the_gate(recorder: Recorder) -> None:
     async with MemoryServer(guard) as server:
         await recorder.wait_for(ResourceOpened, 2)
         assert (await server.get("/")).status == 200
+        db.errors.append(OSError("refused"))
         db.crash()
-        await recorder.wait_for(ResourceReopening)
+        await recorder.wait_for(AttemptFailed)
         assert (await server.get("/")).status == 503
 
 

@@ -200,7 +200,7 @@ def _check_line(
             level = logging.WARNING if in_a_row == 1 else logging.DEBUG
             return level, f"{name}: check failed ({in_a_row}): {describe(error)}", None
         case ResourceDown(name, error):
-            return logging.ERROR, f"{name}: down: {describe(error)}", None
+            return logging.WARNING, f"{name}: down: {describe(error)}", None
         case ResourceRecovered(name):
             return logging.INFO, f"{name}: recovered", None
         case _:
