@@ -3,12 +3,14 @@
 An observer is called with every event, in the order in which they happened, on the
 event loop's thread. It must return at once and has no say. A `match` over `Event`
 that ends in `typing.assert_never` fails type checking when an event is forgotten.
+`vars(event)` is a dict of an event's fields, for observers that take them all alike.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from dataclasses import FrozenInstanceError
+from inspect import Parameter, Signature
+from typing import ClassVar, Never, Protocol, TypeAlias, dataclass_transform
 
 from ._phases import Phase, ResourcePhase
 
@@ -46,16 +48,76 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseChanged:
+class _SignatureOfFields:
+    def __get__(self, event: object, kind: type[_Fact]) -> Signature:
+        """Return the signature of *kind*, for `inspect`, `help()` and odd calls."""
+        either = Parameter.POSITIONAL_OR_KEYWORD
+        return Signature(
+            [
+                Parameter(name, either, default=getattr(kind, name, Parameter.empty))
+                for name in kind.__match_args__
+            ]
+        )
+
+
+@dataclass_transform(frozen_default=True)
+class _Fact:
+    """What is common to all events.
+
+    To type checkers, and to whoever makes, compares, prints or matches one, each is a
+    frozen dataclass. Python would write and compile five functions for every one of
+    them at import, which cost a third of what importing this package costs.
+    """
+
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+    __signature__ = _SignatureOfFields()
+
+    def __init_subclass__(cls) -> None:
+        cls.__match_args__ = tuple(cls.__annotations__)  # type: ignore[misc]
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        names = self.__match_args__
+        values = dict(zip(names, args, strict=False), **kwargs)
+        if tuple(values) != names or len(args) + len(kwargs) != len(names):
+            values = self._bind(*args, **kwargs)
+        self.__dict__.update(values)
+
+    @classmethod
+    def _bind(cls, *args: object, **kwargs: object) -> dict[str, object]:
+        try:
+            bound = cls.__signature__.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{cls.__name__}: {error}") from None
+        bound.apply_defaults()
+        return bound.arguments
+
+    def __setattr__(self, name: str, value: Never) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((self.__class__, *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{self.__class__.__name__}({fields})"
+
+
+class PhaseChanged(_Fact):
     """The guard came from phase *old* into phase *new*."""
 
     old: Phase
     new: Phase
 
 
-@dataclass(frozen=True, slots=True)
-class ResourcePhaseChanged:
+class ResourcePhaseChanged(_Fact):
     """A resource came from phase *old* into phase *new*."""
 
     resource: str
@@ -63,8 +125,7 @@ class ResourcePhaseChanged:
     new: ResourcePhase
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(_Fact):
     """An attempt to open a resource failed, and another will be made.
 
     Attributes:
@@ -83,8 +144,7 @@ class AttemptFailed:
     unexpected: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceOpened:
+class ResourceOpened(_Fact):
     """A resource is up.
 
     Attributes:
@@ -98,23 +158,20 @@ class ResourceOpened:
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceSkipped:
+class ResourceSkipped(_Fact):
     """A resource is not enabled and was skipped."""
 
     resource: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceCrashed:
+class ResourceCrashed(_Fact):
     """A resource's context manager ended or raised while it was up."""
 
     resource: str
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFailed:
+class CheckFailed(_Fact):
     """A check of a resource failed, for the *in_a_row*-th time in a row."""
 
     resource: str
@@ -122,31 +179,27 @@ class CheckFailed:
     in_a_row: int
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceDown:
+class ResourceDown(_Fact):
     """A resource's checks failed often enough: it is not ready any more."""
 
     resource: str
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceRecovered:
+class ResourceRecovered(_Fact):
     """A resource's checks pass again: it is ready."""
 
     resource: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceReopening:
+class ResourceReopening(_Fact):
     """A resource that was up and came down is opened again in *wait* seconds."""
 
     resource: str
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceGaveUp:
+class ResourceGaveUp(_Fact):
     """A resource will not be tried again.
 
     Attributes:
@@ -164,24 +217,21 @@ class ResourceGaveUp:
     required: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceClosed:
+class ResourceClosed(_Fact):
     """A resource was closed, *duration* seconds after its closing began."""
 
     resource: str
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
-class CloseFailed:
+class CloseFailed(_Fact):
     """A resource's closing raised, or outlived its deadline."""
 
     resource: str
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class StartupFailed:
+class StartupFailed(_Fact):
     """The guard's startup failed; whatever was open has been closed.
 
     Attributes:
@@ -193,46 +243,40 @@ class StartupFailed:
     reported: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LifespanUnsupported:
+class LifespanUnsupported(_Fact):
     """The wrapped app has no lifespan of its own; it showed so by *error*, if any."""
 
     resource: str
     error: BaseException | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationBroken:
+class ConversationBroken(_Fact):
     """The server (or a wrapper around us) left the lifespan protocol."""
 
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHeld:
+class RequestHeld(_Fact):
     """A request waits at the gate. *path* is the path as the app would see it."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestAdmitted:
+class RequestAdmitted(_Fact):
     """A held request went on to the app after *waited* seconds."""
 
     path: str
     waited: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestAbandoned:
+class RequestAbandoned(_Fact):
     """The client of a held request left after *waited* seconds."""
 
     path: str
     waited: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRefused:
+class RequestRefused(_Fact):
     """A request was answered with 503 (or its WebSocket denied).
 
     Attributes:
@@ -246,20 +290,17 @@ class RequestRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(_Fact):
     """Readiness is withheld by hand."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(_Fact):
     """Readiness is not withheld any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainBegun:
+class DrainBegun(_Fact):
     """The guard is unready for good and lets requests out.
 
     Attributes:
@@ -271,23 +312,20 @@ class DrainBegun:
     in_flight: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
+class StreamEnded(_Fact):
     """An endless answer or a WebSocket was ended cleanly by the drain."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestCut:
+class RequestCut(_Fact):
     """A request was cancelled, *after* seconds into the drain: its grace was over."""
 
     path: str
     after: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestStuck:
+class RequestStuck(_Fact):
     """A request did not end although it was cancelled twice.
 
     Attributes:
@@ -299,8 +337,7 @@ class RequestStuck:
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class DrainEnded:
+class DrainEnded(_Fact):
     """Nothing is in flight any more, or nothing that can be helped.
 
     Attributes:
