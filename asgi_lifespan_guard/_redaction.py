@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
 
+
+T = TypeVar("T")
 
 MASK = "***"
 # Patterns begin with what is rare and never with a repetition: a text may be long.
@@ -46,16 +50,39 @@ def describe(error: BaseException) -> str:
 
 def leaves(error: BaseException) -> list[BaseException]:
     """Return the errors inside a group, however deep, or *error* itself."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
-    return [error]
+    found: list[BaseException] = []
+    ahead = [error]
+    while ahead:
+        next_one = ahead.pop()
+        if isinstance(next_one, BaseExceptionGroup):
+            ahead.extend(reversed(next_one.exceptions))
+        else:
+            found.append(next_one)
+    return found
+
+
+def show(thing: T, how: Callable[[T], str]) -> str:
+    """Return ``how(thing)``, or where that raises, a text that says so."""
+    try:
+        return how(thing)
+    except Exception as error:
+        kind, raised = type(thing).__name__, type(error).__name__
+        return f"<{kind} whose text cannot be shown: {raised}>"
 
 
 def render_traceback(error: BaseException) -> str:
     """Return the whole traceback of *error*, redacted."""
-    return redact("".join(traceback.format_exception(error)).rstrip())
+    return redact(show(error, _traceback))
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _line(error: BaseException) -> str:
+    return show(error, _name_and_text)
+
+
+def _name_and_text(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

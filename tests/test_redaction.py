@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import sys
 
 import pytest
 from hypothesis import given
@@ -128,3 +129,27 @@ def test_a_traceback_is_rendered_whole_and_redacted() -> None:
     assert "redis://:***@h" in text
     assert "hunter2" not in text
     assert text.endswith("RuntimeError: outer")
+
+
+def test_an_error_that_cannot_be_shown_is_described_all_the_same() -> None:
+    """One whose text raises says so, in a group too, and stops nobody."""
+
+    class SilentError(ValueError):
+        def __str__(self) -> str:
+            raise RuntimeError("hunter2")
+
+    line = "<SilentError whose text cannot be shown: RuntimeError>"
+    assert describe(SilentError()) == line
+    assert describe(ExceptionGroup("both", [OSError("a"), SilentError()])) == (
+        f"OSError: a; {line}"
+    )
+    assert "SilentError: <exception str() failed>" in render_traceback(SilentError())
+
+
+def test_a_group_may_be_as_deep_as_it_likes() -> None:
+    """Groups inside groups, deeper than Python recurses, end in their leaf."""
+    error: Exception = OSError("a")
+    for _ in range(sys.getrecursionlimit()):
+        error = ExceptionGroup("group", [error])
+    assert describe(error) == "OSError: a"
+    assert "ExceptionGroup" in render_traceback(error)
