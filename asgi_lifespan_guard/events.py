@@ -23,6 +23,7 @@ __all__ = [
     "DrainBegun",
     "DrainEnded",
     "Event",
+    "GuardFailed",
     "LifespanUnsupported",
     "Observer",
     "Paused",
@@ -243,6 +244,12 @@ class StartupFailed(_Fact):
     reported: bool
 
 
+class GuardFailed(_Fact):
+    """Something that is no ordinary exception ended the guard's lifespan."""
+
+    error: BaseException
+
+
 class LifespanUnsupported(_Fact):
     """The wrapped app has no lifespan of its own; it showed so by *error*, if any."""
 
@@ -364,6 +371,7 @@ Event: TypeAlias = (
     | ResourceClosed
     | CloseFailed
     | StartupFailed
+    | GuardFailed
     | LifespanUnsupported
     | ConversationBroken
     | RequestHeld
