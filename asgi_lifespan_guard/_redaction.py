@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 MASK = "***"
 # Patterns begin with what is rare and never with a repetition: a text may be long.
+# Compiled by `re` when the first text is redacted, and kept there.
 _SECRET_KEY = (
     r"(?:password|passwd|passphrase|token|secret(?:[_\-]?(?:access[_\-]?)?key)?"
     r"|(?:access|api|private)[_\-]?key|(?<![a-z0-9])pwd)"
@@ -24,20 +25,18 @@ _SECRET_KEY = (
 # The user part may hold no "/", so that the authority ends where the path begins; the
 # password runs to the *last* "@" before white space, because drivers accept raw ones.
 # Bounded, or a long text full of ports would be walked once for each of them.
-_URL_PASSWORD = re.compile(r"(?P<head>://[^\s/:]{0,256}):[^\s]{0,512}@")
+_URL_PASSWORD = r"(?P<head>://[^\s/:]{0,256}):[^\s]{0,512}@"
 # A quoted value may hold escaped quotes, and may have lost its end.
 _QUOTED = r"b?'(?:\\.|[^'\\])*'?|b?\"(?:\\.|[^\"\\])*\"?"
-_PARAMETER = re.compile(rf"(?P<head>{_SECRET_KEY}\s*=\s*)(?:{_QUOTED}|[^\s&;]+)", re.I)
-_ITEM = re.compile(
-    rf"(?P<head>{_SECRET_KEY}['\"]\s*:\s*)(?:{_QUOTED}|[^\s,}}\])]+)", re.I
-)
+_PARAMETER = rf"(?P<head>{_SECRET_KEY}\s*=\s*)(?:{_QUOTED}|[^\s&;]+)"
+_ITEM = rf"(?P<head>{_SECRET_KEY}['\"]\s*:\s*)(?:{_QUOTED}|[^\s,}}\])]+)"
 
 
 def redact(text: str) -> str:
     """Return *text* with what looks like a password replaced by ``***``."""
-    text = _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text)
-    text = _PARAMETER.sub(rf"\g<head>{MASK}", text)
-    return _ITEM.sub(rf"\g<head>'{MASK}'", text)
+    text = re.sub(_URL_PASSWORD, rf"\g<head>:{MASK}@", text)
+    text = re.sub(_PARAMETER, rf"\g<head>{MASK}", text, flags=re.I)
+    return re.sub(_ITEM, rf"\g<head>'{MASK}'", text, flags=re.I)
 
 
 def describe(error: BaseException) -> str:
