@@ -22,10 +22,12 @@ _SECRET_KEY = (
     r"(?:password|passwd|passphrase|token|secret(?:[_\-]?(?:access[_\-]?)?key)?"
     r"|(?:access|api|private)[_\-]?key|(?<![a-z0-9])pwd)"
 )
+# Whatever stands before the last "@" of a run without white space. It begins only where
+# the run does, so that each is read once.
+_UP_TO_AT = r"(?<!\S)\S*@"
 # The user part may hold no "/", so that the authority ends where the path begins; the
 # password runs to the *last* "@" before white space, because drivers accept raw ones.
-# Bounded, or a long text full of ports would be walked once for each of them.
-_URL_PASSWORD = r"(?P<head>://[^\s/:]{0,256}):[^\s]{0,512}@"
+_URL_PASSWORD = r"(?P<head>://[^/:]*):.*@"
 # A quoted value may hold escaped quotes, and may have lost its end.
 _QUOTED = r"b?'(?:\\.|[^'\\])*'?|b?\"(?:\\.|[^\"\\])*\"?"
 _PARAMETER = rf"(?P<head>{_SECRET_KEY}\s*=\s*)(?:{_QUOTED}|[^\s&;]+)"
@@ -34,9 +36,13 @@ _ITEM = rf"(?P<head>{_SECRET_KEY}['\"]\s*:\s*)(?:{_QUOTED}|[^\s,}}\])]+)"
 
 def redact(text: str) -> str:
     """Return *text* with what looks like a password replaced by ``***``."""
-    text = re.sub(_URL_PASSWORD, rf"\g<head>:{MASK}@", text)
+    text = re.sub(_UP_TO_AT, _without_password, text)
     text = re.sub(_PARAMETER, rf"\g<head>{MASK}", text, flags=re.I)
     return re.sub(_ITEM, rf"\g<head>'{MASK}'", text, flags=re.I)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    return re.sub(_URL_PASSWORD, rf"\g<head>:{MASK}@", found[0])
 
 
 def describe(error: BaseException) -> str:

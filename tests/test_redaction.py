@@ -91,7 +91,15 @@ def test_what_holds_no_password_is_left_alone(text: str) -> None:
     assert redact(text) == text
 
 
-@pytest.mark.parametrize("piece", ["a-", "a.", "a", "'", "a://b:c ", "password "])
+def test_a_long_password_is_masked_whole() -> None:
+    """A token of a cloud's identity service has thousands of characters."""
+    user, token = "u" * 1_000, "s3cr3t" * 1_000
+    assert redact(f"a://{user}:{token}@host/b") == f"a://{user}:***@host/b"
+
+
+@pytest.mark.parametrize(
+    "piece", ["a-", "a.", "a", "'", "a://b:c ", "a://b:c", "@", "a@ ", "password "]
+)
 def test_a_long_text_is_redacted_quickly(piece: str) -> None:
     """No text, however long and odd, keeps the event loop from its work."""
     long = piece * 20_000
