@@ -8,10 +8,9 @@ that ends in `typing.assert_never` fails type checking when an event is forgotte
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
-from inspect import Parameter, Signature
-from typing import ClassVar, Never, Protocol, TypeAlias, dataclass_transform
+from typing import Protocol, TypeAlias
 
+from ._frozen import Frozen
 from ._phases import Phase, ResourcePhase
 
 
@@ -49,76 +48,14 @@ __all__ = [
 ]
 
 
-class _SignatureOfFields:
-    def __get__(self, event: object, kind: type[_Fact]) -> Signature:
-        """Return the signature of *kind*, for `inspect`, `help()` and odd calls."""
-        either = Parameter.POSITIONAL_OR_KEYWORD
-        return Signature(
-            [
-                Parameter(name, either, default=getattr(kind, name, Parameter.empty))
-                for name in kind.__match_args__
-            ]
-        )
-
-
-@dataclass_transform(frozen_default=True)
-class _Fact:
-    """What is common to all events.
-
-    To type checkers, and to whoever makes, compares, prints or matches one, each is a
-    frozen dataclass. Python would write and compile five functions for every one of
-    them at import, which cost a third of what importing this package costs.
-    """
-
-    __match_args__: ClassVar[tuple[str, ...]] = ()
-    __signature__ = _SignatureOfFields()
-
-    def __init_subclass__(cls) -> None:
-        cls.__match_args__ = tuple(cls.__annotations__)  # type: ignore[misc]
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        names = self.__match_args__
-        values = dict(zip(names, args, strict=False), **kwargs)
-        if tuple(values) != names or len(args) + len(kwargs) != len(names):
-            values = self._bind(*args, **kwargs)
-        self.__dict__.update(values)
-
-    @classmethod
-    def _bind(cls, *args: object, **kwargs: object) -> dict[str, object]:
-        try:
-            bound = cls.__signature__.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{cls.__name__}: {error}") from None
-        bound.apply_defaults()
-        return bound.arguments
-
-    def __setattr__(self, name: str, value: Never) -> None:
-        raise FrozenInstanceError(f"cannot assign to field {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        raise FrozenInstanceError(f"cannot delete field {name!r}")
-
-    def __eq__(self, other: object) -> bool:
-        if other.__class__ is not self.__class__:
-            return NotImplemented
-        return self.__dict__ == other.__dict__
-
-    def __hash__(self) -> int:
-        return hash((self.__class__, *self.__dict__.values()))
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{self.__class__.__name__}({fields})"
-
-
-class PhaseChanged(_Fact):
+class PhaseChanged(Frozen):
     """The guard came from phase *old* into phase *new*."""
 
     old: Phase
     new: Phase
 
 
-class ResourcePhaseChanged(_Fact):
+class ResourcePhaseChanged(Frozen):
     """A resource came from phase *old* into phase *new*."""
 
     resource: str
@@ -126,7 +63,7 @@ class ResourcePhaseChanged(_Fact):
     new: ResourcePhase
 
 
-class AttemptFailed(_Fact):
+class AttemptFailed(Frozen):
     """An attempt to open a resource failed, and another will be made.
 
     Attributes:
@@ -145,7 +82,7 @@ class AttemptFailed(_Fact):
     unexpected: bool
 
 
-class ResourceOpened(_Fact):
+class ResourceOpened(Frozen):
     """A resource is up.
 
     Attributes:
@@ -159,20 +96,20 @@ class ResourceOpened(_Fact):
     duration: float
 
 
-class ResourceSkipped(_Fact):
+class ResourceSkipped(Frozen):
     """A resource is not enabled and was skipped."""
 
     resource: str
 
 
-class ResourceCrashed(_Fact):
+class ResourceCrashed(Frozen):
     """A resource's context manager ended or raised while it was up."""
 
     resource: str
     error: BaseException
 
 
-class CheckFailed(_Fact):
+class CheckFailed(Frozen):
     """A check of a resource failed, for the *in_a_row*-th time in a row."""
 
     resource: str
@@ -180,27 +117,27 @@ class CheckFailed(_Fact):
     in_a_row: int
 
 
-class ResourceDown(_Fact):
+class ResourceDown(Frozen):
     """A resource's checks failed often enough: it is not ready any more."""
 
     resource: str
     error: BaseException
 
 
-class ResourceRecovered(_Fact):
+class ResourceRecovered(Frozen):
     """A resource's checks pass again: it is ready."""
 
     resource: str
 
 
-class ResourceReopening(_Fact):
+class ResourceReopening(Frozen):
     """A resource that was up and came down is opened again in *wait* seconds."""
 
     resource: str
     wait: float
 
 
-class ResourceGaveUp(_Fact):
+class ResourceGaveUp(Frozen):
     """A resource will not be tried again.
 
     Attributes:
@@ -218,21 +155,21 @@ class ResourceGaveUp(_Fact):
     required: bool
 
 
-class ResourceClosed(_Fact):
+class ResourceClosed(Frozen):
     """A resource was closed, *duration* seconds after its closing began."""
 
     resource: str
     duration: float
 
 
-class CloseFailed(_Fact):
+class CloseFailed(Frozen):
     """A resource's closing raised, or outlived its deadline."""
 
     resource: str
     error: BaseException
 
 
-class StartupFailed(_Fact):
+class StartupFailed(Frozen):
     """The guard's startup failed; whatever was open has been closed.
 
     Attributes:
@@ -244,46 +181,46 @@ class StartupFailed(_Fact):
     reported: bool
 
 
-class GuardFailed(_Fact):
+class GuardFailed(Frozen):
     """Something that is no ordinary exception ended the guard's lifespan."""
 
     error: BaseException
 
 
-class LifespanUnsupported(_Fact):
+class LifespanUnsupported(Frozen):
     """The wrapped app has no lifespan of its own; it showed so by *error*, if any."""
 
     resource: str
     error: BaseException | None
 
 
-class ConversationBroken(_Fact):
+class ConversationBroken(Frozen):
     """The server (or a wrapper around us) left the lifespan protocol."""
 
     problem: str
 
 
-class RequestHeld(_Fact):
+class RequestHeld(Frozen):
     """A request waits at the gate. *path* is the path as the app would see it."""
 
     path: str
 
 
-class RequestAdmitted(_Fact):
+class RequestAdmitted(Frozen):
     """A held request went on to the app after *waited* seconds."""
 
     path: str
     waited: float
 
 
-class RequestAbandoned(_Fact):
+class RequestAbandoned(Frozen):
     """The client of a held request left after *waited* seconds."""
 
     path: str
     waited: float
 
 
-class RequestRefused(_Fact):
+class RequestRefused(Frozen):
     """A request was answered with 503 (or its WebSocket denied).
 
     Attributes:
@@ -297,17 +234,17 @@ class RequestRefused(_Fact):
     reason: str
 
 
-class Paused(_Fact):
+class Paused(Frozen):
     """Readiness is withheld by hand."""
 
     reason: str
 
 
-class Resumed(_Fact):
+class Resumed(Frozen):
     """Readiness is not withheld any more."""
 
 
-class DrainBegun(_Fact):
+class DrainBegun(Frozen):
     """The guard is unready for good and lets requests out.
 
     Attributes:
@@ -319,20 +256,20 @@ class DrainBegun(_Fact):
     in_flight: int
 
 
-class StreamEnded(_Fact):
+class StreamEnded(Frozen):
     """An endless answer or a WebSocket was ended cleanly by the drain."""
 
     path: str
 
 
-class RequestCut(_Fact):
+class RequestCut(Frozen):
     """A request was cancelled, *after* seconds into the drain: its grace was over."""
 
     path: str
     after: float
 
 
-class RequestStuck(_Fact):
+class RequestStuck(Frozen):
     """A request did not end although it was cancelled twice.
 
     Attributes:
@@ -344,7 +281,7 @@ class RequestStuck(_Fact):
     age: float
 
 
-class DrainEnded(_Fact):
+class DrainEnded(Frozen):
     """Nothing is in flight any more, or nothing that can be helped.
 
     Attributes:

@@ -10,11 +10,12 @@ import inspect
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 from .._errors import CheckFailedError, CheckTimeoutError, ConfigurationError
+from .._frozen import Frozen
 from .._settings import check_seconds
 from .._tasks.interruption import Interruption, interruptible
 from .threads import ThreadedContext
@@ -26,8 +27,7 @@ SPREAD = 0.1
 """Share of the interval by which each wait differs, so that a fleet spreads out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Frozen):
     """How a resource is asked whether it still works.
 
     Attributes:
