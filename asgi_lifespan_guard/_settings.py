@@ -67,11 +67,10 @@ class Gate(Frozen, kw_only=True):
 
     def __post_init__(self) -> None:
         check_seconds("Gate", "wait", self.wait)
-        places: object = self.max_waiting
-        if not isinstance(places, int) or places < 0:
+        most: object = self.max_waiting
+        if not isinstance(most, int) or most < 0:
             raise ConfigurationError(
-                f"Gate(max_waiting={self.max_waiting!r}): must be a whole number,"
-                " 0 or more"
+                f"Gate(max_waiting={most!r}): must be a whole number, 0 or more"
             )
         for prefix, named in self.needs.items():
             check_path("Gate", "needs", prefix)
