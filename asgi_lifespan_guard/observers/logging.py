@@ -131,6 +131,8 @@ _NO_LIFESPAN = Line(INFO, "the app has no lifespan of its own")
 
 def log(event: Event) -> None:
     """Write *event* to the log."""
+    if not logger.isEnabledFor(LINES[type(event)].level):
+        return  # What stands for a row has no higher level than the row.
     line = _line(event)
     if logger.isEnabledFor(line.level):
         error = getattr(event, "error", None) if line.traceback else None
