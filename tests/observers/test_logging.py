@@ -280,6 +280,16 @@ def test_a_line_nobody_wants_is_not_written(caplog: pytest.LogCaptureFixture) ->
     assert caplog.records == []
 
 
+def test_a_repeated_failure_is_for_those_who_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of checks that fail in a row the first is a warning, and the rest are not."""
+    caplog.set_level(logging.WARNING, logger.name)
+    log(CheckFailed("db", ERROR, 1))
+    log(CheckFailed("db", ERROR, 2))
+    assert caplog.messages == [f"db: check failed (1): {TOLD}"]
+
+
 def test_logging_can_be_turned_off(all_levels: pytest.LogCaptureFixture) -> None:
     """`logging.disable()` silences the guard, too, and `Logger.disabled` does."""
     logging.disable()
