@@ -1,19 +1,17 @@
 """A guard around any ASGI app: it opens the port at once, and resources behind it.
 
-`LifespanGuard` wraps the app, `resource` makes a recipe of what the app needs. The
-house:
+`LifespanGuard` wraps the app, `resource` makes a recipe of what the app needs.
 
-- `_guard`, `_controls`, `_admission`, `_plan`, `_lifetime`, `_cycle`, `_hosting`,
-  `_drain`, `_stop_signals`, `_lazy`, `_lifespan_of`: the door and its floors, where
-  the wings meet.
-- `_phases`, `_events`, `_health`, `_errors`, `_settings`, `_state`, `_redaction`: the
-  hall, plain vocabulary that both wings use; nothing in it awaits.
-- `_asgi`: the wing that speaks scope, receive and send.
-- `_resources`: the wing that opens, holds and closes resources.
-- `_process`: the wing that speaks to the operating system.
-- `_tasks`: the cellar, what both wings need of tasks.
-- `observers`: who is told of events; `events`: those, by their public names.
-- `testing`: for tests of guarded apps.
+- `_guard` is the ASGI app. The modules beside it that await something are what it does
+  from one startup to the next shutdown.
+- `events`, `_phases`, `_report`, `_errors`, `_settings`, `_state`, `_redaction` and
+  `_frozen` are plain vocabulary, with nothing to await.
+- `_asgi` speaks scope, receive and send, and knows no resource.
+- `_resources` opens, holds and closes resources, and knows no ASGI.
+- `_process` speaks to the operating system.
+- `_tasks` is what anyio leaves to be said about tasks.
+- `observers` are told of events, and have no say.
+- `testing` is for tests of guarded apps.
 """
 
 from __future__ import annotations

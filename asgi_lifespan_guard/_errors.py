@@ -143,7 +143,8 @@ class AppLifespanError(LifespanGuardError):
         message: str | None = None,
     ) -> None:
         last_line = (message or "").strip().rpartition("\n")[2]
-        reason = describe(cause) if cause else last_line or "it gave no reason"
+        told_why = last_line or "it gave no reason"
+        reason = told_why if cause is None else describe(cause)
         super().__init__(redact(f"the app's lifespan failed during {during}: {reason}"))
         self.during = during
         self.told = told

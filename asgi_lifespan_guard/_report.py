@@ -7,8 +7,8 @@ A `Report` is a photograph: plain data, taken at one moment, the same for
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
+from ._frozen import Frozen
 from ._phases import Phase, ResourcePhase
 
 
@@ -16,8 +16,7 @@ SATISFIED = frozenset({ResourcePhase.UP, ResourcePhase.SKIPPED})
 OPEN = frozenset({ResourcePhase.UP, ResourcePhase.FAILING, ResourcePhase.SKIPPED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceReport:
+class ResourceReport(Frozen, kw_only=True):
     """One resource at one moment.
 
     Attributes:
@@ -52,8 +51,7 @@ class ResourceReport:
         return self.phase in SATISFIED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Frozen, kw_only=True):
     """Every resource and the guard at one moment.
 
     Attributes:

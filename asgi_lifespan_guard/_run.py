@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,7 @@ from ._asgi.state import PublishedState
 from ._asgi.types import Message, Receive, Scope, Send
 from ._drain import Drainer
 from ._errors import AppLifespanError, CloseFailedError
+from ._frozen import Frozen
 from ._phases import Lifecycle, Phase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan, starts_as_without_us
 from ._redaction import describe
@@ -42,8 +42,7 @@ from ._tasks.waiting import Waiters, to_its_end
 from .events import GuardFailed, Observer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(Frozen, kw_only=True):
     """What a guard hands to each of its runs, and keeps when they are over.
 
     Attributes:

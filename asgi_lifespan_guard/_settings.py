@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from ._errors import ConfigurationError
+from ._frozen import Frozen
 
 
 class Named(Protocol):
@@ -46,8 +47,7 @@ def check_path(owner: str, option: str, value: object) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class Gate(Frozen, kw_only=True):
     """How requests are treated while what they need is away.
 
     Attributes:
@@ -67,11 +67,10 @@ class Gate:
 
     def __post_init__(self) -> None:
         check_seconds("Gate", "wait", self.wait)
-        places: object = self.max_waiting
-        if not isinstance(places, int) or places < 0:
+        most: object = self.max_waiting
+        if not isinstance(most, int) or most < 0:
             raise ConfigurationError(
-                f"Gate(max_waiting={self.max_waiting!r}): must be a whole number,"
-                " 0 or more"
+                f"Gate(max_waiting={most!r}): must be a whole number, 0 or more"
             )
         for prefix, named in self.needs.items():
             check_path("Gate", "needs", prefix)
@@ -89,8 +88,7 @@ def _check_named(prefix: str, named: Any) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
+class Drain(Frozen, kw_only=True):
     """What happens between the first signal to stop and the closing of resources.
 
     Attributes:
@@ -134,8 +132,7 @@ def _check_signals(signals: Any) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probes:
+class Probes(Frozen, kw_only=True):
     """Where the guard answers for itself.
 
     Attributes:

@@ -19,17 +19,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any
 
+from ._frozen import Frozen
 from ._settings import Drain
 from ._tasks.backend import Schedule, scheduler
 
 
-@dataclass(frozen=True, slots=True)
-class StopSignal:
+class StopSignal(Frozen):
     """A signal to stop, as the guard is told of it on the event loop.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 `Resource.get` and `LifespanGuard.of` both take "whatever you have at hand": a scope,
 a framework's request or WebSocket (anything with ``.scope``), or a guard (which has
-``.state``). This is the one place that knows how to get from there to the state.
+``.state``). How to get from there to the state is known here alone.
 """
 
 from __future__ import annotations

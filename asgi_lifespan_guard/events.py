@@ -3,13 +3,14 @@
 An observer is called with every event, in the order in which they happened, on the
 event loop's thread. It must return at once and has no say. A `match` over `Event`
 that ends in `typing.assert_never` fails type checking when an event is forgotten.
+`vars(event)` is a dict of an event's fields, for observers that take them all alike.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from ._frozen import Frozen
 from ._phases import Phase, ResourcePhase
 
 
@@ -47,16 +48,14 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseChanged:
+class PhaseChanged(Frozen):
     """The guard came from phase *old* into phase *new*."""
 
     old: Phase
     new: Phase
 
 
-@dataclass(frozen=True, slots=True)
-class ResourcePhaseChanged:
+class ResourcePhaseChanged(Frozen):
     """A resource came from phase *old* into phase *new*."""
 
     resource: str
@@ -64,8 +63,7 @@ class ResourcePhaseChanged:
     new: ResourcePhase
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(Frozen):
     """An attempt to open a resource failed, and another will be made.
 
     Attributes:
@@ -84,8 +82,7 @@ class AttemptFailed:
     unexpected: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceOpened:
+class ResourceOpened(Frozen):
     """A resource is up.
 
     Attributes:
@@ -99,23 +96,20 @@ class ResourceOpened:
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceSkipped:
+class ResourceSkipped(Frozen):
     """A resource is not enabled and was skipped."""
 
     resource: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceCrashed:
+class ResourceCrashed(Frozen):
     """A resource's context manager ended or raised while it was up."""
 
     resource: str
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFailed:
+class CheckFailed(Frozen):
     """A check of a resource failed, for the *in_a_row*-th time in a row."""
 
     resource: str
@@ -123,31 +117,27 @@ class CheckFailed:
     in_a_row: int
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceDown:
+class ResourceDown(Frozen):
     """A resource's checks failed often enough: it is not ready any more."""
 
     resource: str
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceRecovered:
+class ResourceRecovered(Frozen):
     """A resource's checks pass again: it is ready."""
 
     resource: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceReopening:
+class ResourceReopening(Frozen):
     """A resource that was up and came down is opened again in *wait* seconds."""
 
     resource: str
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceGaveUp:
+class ResourceGaveUp(Frozen):
     """A resource will not be tried again.
 
     Attributes:
@@ -165,24 +155,21 @@ class ResourceGaveUp:
     required: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceClosed:
+class ResourceClosed(Frozen):
     """A resource was closed, *duration* seconds after its closing began."""
 
     resource: str
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
-class CloseFailed:
+class CloseFailed(Frozen):
     """A resource's closing raised, or outlived its deadline."""
 
     resource: str
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class StartupFailed:
+class StartupFailed(Frozen):
     """The guard's startup failed; whatever was open has been closed.
 
     Attributes:
@@ -194,53 +181,46 @@ class StartupFailed:
     reported: bool
 
 
-@dataclass(frozen=True, slots=True)
-class GuardFailed:
-    """Something that no one else tells of ended the guard's lifespan."""
+class GuardFailed(Frozen):
+    """Something that no other event tells of ended the guard's lifespan."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class LifespanUnsupported:
+class LifespanUnsupported(Frozen):
     """The wrapped app has no lifespan of its own; it showed so by *error*, if any."""
 
     resource: str
     error: BaseException | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationBroken:
+class ConversationBroken(Frozen):
     """The server (or a wrapper around us) left the lifespan protocol."""
 
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHeld:
+class RequestHeld(Frozen):
     """A request waits at the gate. *path* is the path as the app would see it."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestAdmitted:
+class RequestAdmitted(Frozen):
     """A held request went on to the app after *waited* seconds."""
 
     path: str
     waited: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestAbandoned:
+class RequestAbandoned(Frozen):
     """The client of a held request left after *waited* seconds."""
 
     path: str
     waited: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRefused:
+class RequestRefused(Frozen):
     """A request was answered with 503 (or its WebSocket denied).
 
     Attributes:
@@ -254,20 +234,17 @@ class RequestRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(Frozen):
     """Readiness is withheld by hand."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Frozen):
     """Readiness is not withheld any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainBegun:
+class DrainBegun(Frozen):
     """The guard is unready for good and lets requests out.
 
     Attributes:
@@ -279,23 +256,20 @@ class DrainBegun:
     in_flight: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
+class StreamEnded(Frozen):
     """An endless answer or a WebSocket was ended cleanly by the drain."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestCut:
+class RequestCut(Frozen):
     """A request was cancelled, *after* seconds into the drain: its grace was over."""
 
     path: str
     after: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestStuck:
+class RequestStuck(Frozen):
     """A request did not end although it was cancelled twice.
 
     Attributes:
@@ -307,8 +281,7 @@ class RequestStuck:
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class DrainEnded:
+class DrainEnded(Frozen):
     """Nothing is in flight any more, or nothing that can be helped.
 
     Attributes:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from examples.demo.servers import ServerProcess
 
-from .measure import Row, in_turns
+from .measure import Row, Times, in_turns
 from .opening import opening_rows
 
 
@@ -52,36 +52,69 @@ def _with_bytecode_in(directory: str) -> dict[str, str]:
 # Importing the package
 
 
+_PROCESSES = {
+    "in a uvicorn process": (
+        "import uvicorn, uvicorn.importer, uvicorn.lifespan.on, uvicorn.loops.auto",
+        "import uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto",
+    ),
+    "beside FastAPI": ("import fastapi",),
+}
+"""What is imported already where somebody imports ours."""
+
+_OURS = "import asgi_lifespan_guard"
+_THEIRS = "import anyio, anyio.abc, anyio.lowlevel, anyio.abc._tasks"
+"""What there is of anyio in the modules that an import of ours loads."""
+
 _IMPORT = """
 import json, sys, time
-import uvicorn, uvicorn.importer, uvicorn.lifespan.on
-import uvicorn.loops.auto
-import uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto
+{before}
 before = set(sys.modules)
 begun = time.perf_counter()
-import asgi_lifespan_guard
+{statement}
 took = time.perf_counter() - begun
 print(json.dumps([took * 1000, sorted(set(sys.modules) - before)]))
 """
 
 
 def _import_rows(env: Env, times: int) -> list[Row]:
-    _imported(env)  # Writes the bytecode.
-    found = [_imported(env) for _ in range(times)]
-    took = [milliseconds for milliseconds, _ in found]
-    loaded = found[0][1]
+    uvicorn, fastapi = _PROCESSES
+    variants = {
+        uvicorn: partial(_import_time, env, uvicorn, _OURS),
+        f"{uvicorn}, anyio alone": partial(_import_time, env, uvicorn, _THEIRS),
+        fastapi: partial(_import_time, env, fastapi, _OURS),
+    }
+    in_turns(variants, 1)  # Writes the bytecode.
+    took = in_turns(variants, times)
+    loaded = _imported(env, uvicorn, _OURS)[1]
     unwanted = [name for name in loaded if name.startswith(UNWANTED)]
     ours = sum(name.startswith("asgi_lifespan_guard") for name in loaded)
     packages = sorted({name.partition(".")[0] for name in loaded})
-    note = f"best {min(took):.1f}; {ours} modules of ours; loads {', '.join(packages)}"
+    note = f"{ours} modules of ours; loads {', '.join(packages)}"
     return [
-        Row("import in a uvicorn process", median(took), "ms", 5.0, note),
+        _import_row(uvicorn, took, 25.0, note),
+        _import_row(f"{uvicorn}, anyio alone", took),
+        _import_row(fastapi, took, 12.0),
         Row("modules that it must not load", len(unwanted), "", 0, " ".join(unwanted)),
     ]
 
 
-def _imported(env: Env) -> tuple[float, list[str]]:
-    command = [sys.executable, "-c", _IMPORT]
+def _import_row(
+    what: str, took: Mapping[str, Times], bound: float | None = None, note: str = ""
+) -> Row:
+    best = f"best {took[what].best:.1f}"
+    figures = f"{best}; {note}" if note else best
+    return Row(f"import {what}", took[what].median, "ms", bound, figures)
+
+
+def _import_time(env: Env, where: str, statement: str) -> float:
+    return _imported(env, where, statement)[0]
+
+
+def _imported(env: Env, where: str, statement: str) -> tuple[float, list[str]]:
+    """Return the milliseconds that *statement* takes, and the modules it loads."""
+    before = "\n".join(_PROCESSES[where])
+    code = _IMPORT.format(before=before, statement=statement)
+    command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT, env=env)
     milliseconds, loaded = json.loads(done.stdout)
     return milliseconds, loaded

@@ -25,7 +25,7 @@ PUBLIC = [import_module(name) for name in MODULES if "._" not in name]
 
 
 def test_all_is_complete_and_true() -> None:
-    """`__all__` names what the name plate imports from the house: no more, no less."""
+    """`__all__` names what the package imports from its modules: no more, no less."""
     source = files(NAME).joinpath("__init__.py").read_text()
     imported = {
         alias.asname or alias.name

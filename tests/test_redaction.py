@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import sys
 
 import pytest
 from hypothesis import given
@@ -90,7 +91,15 @@ def test_what_holds_no_password_is_left_alone(text: str) -> None:
     assert redact(text) == text
 
 
-@pytest.mark.parametrize("piece", ["a-", "a.", "a", "'", "a://b:c ", "password "])
+def test_a_long_password_is_masked_whole() -> None:
+    """A token of a cloud's identity service has thousands of characters."""
+    user, token = "u" * 1_000, "s3cr3t" * 1_000
+    assert redact(f"a://{user}:{token}@host/b") == f"a://{user}:***@host/b"
+
+
+@pytest.mark.parametrize(
+    "piece", ["a-", "a.", "a", "'", "a://b:c ", "a://b:c", "@", "a@ ", "password "]
+)
 def test_a_long_text_is_redacted_quickly(piece: str) -> None:
     """No text, however long and odd, keeps the event loop from its work."""
     long = piece * 20_000
@@ -128,3 +137,27 @@ def test_a_traceback_is_rendered_whole_and_redacted() -> None:
     assert "redis://:***@h" in text
     assert "hunter2" not in text
     assert text.endswith("RuntimeError: outer")
+
+
+def test_an_error_that_cannot_be_shown_is_described_all_the_same() -> None:
+    """One whose text raises says so, in a group too, and stops nobody."""
+
+    class SilentError(ValueError):
+        def __str__(self) -> str:
+            raise RuntimeError("hunter2")
+
+    line = "<SilentError whose text cannot be shown: RuntimeError>"
+    assert describe(SilentError()) == line
+    assert describe(ExceptionGroup("both", [OSError("a"), SilentError()])) == (
+        f"OSError: a; {line}"
+    )
+    assert "SilentError: <exception str() failed>" in render_traceback(SilentError())
+
+
+def test_a_group_may_be_as_deep_as_it_likes() -> None:
+    """Groups inside groups, deeper than Python recurses, end in their leaf."""
+    error: Exception = OSError("a")
+    for _ in range(sys.getrecursionlimit()):
+        error = ExceptionGroup("group", [error])
+    assert describe(error) == "OSError: a"
+    assert "ExceptionGroup" in render_traceback(error)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -38,29 +37,49 @@ class How(Enum):
     CUT = "cut"
 
 
-@dataclass(slots=True, eq=False)
 class Exchange:
     """One request or WebSocket in flight, as a drain sees it.
 
-    Attributes:
+    Args:
         scope: Its scope.
         send: The server's own.
         cancel: Cancels it; may be called again.
         socket: The WebSocket, if it is one.
-        told: How it was told to end, if it was.
         task: The task that it runs in, where it can be looked into.
+
+    Attributes:
+        told: How it was told to end, if it was.
         cancelled: How often its task was cancelled by us.
         spoken_to: Whether what its task waits for was cancelled instead.
     """
 
-    scope: Scope
-    send: Send
-    cancel: Callable[[], object]
-    socket: Socket | None = None
-    told: How | None = None
-    task: asyncio.Task[Any] | None = None
-    cancelled: int = 0
-    spoken_to: bool = False
+    __slots__ = (
+        "cancel",
+        "cancelled",
+        "scope",
+        "send",
+        "socket",
+        "spoken_to",
+        "task",
+        "told",
+    )
+
+    def __init__(
+        self,
+        scope: Scope,
+        send: Send,
+        cancel: Callable[[], object],
+        socket: Socket | None = None,
+        task: asyncio.Task[Any] | None = None,
+    ) -> None:
+        self.scope = scope
+        self.send = send
+        self.cancel = cancel
+        self.socket = socket
+        self.task = task
+        self.told: How | None = None
+        self.cancelled = 0
+        self.spoken_to = False
 
     def end(self) -> None:
         """End it as what has no end of its own."""

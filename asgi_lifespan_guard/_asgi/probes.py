@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+from .._frozen import Frozen
 from .._report import Report, ResourceReport
 from .._settings import Probes
 from .paths import app_path
@@ -25,8 +25,7 @@ HEALTH = b"application/health+json"
 LOGGERS = ("uvicorn.access", "hypercorn.access", "granian.access")
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Frozen):
     """What the asker wants to know beyond the verdict."""
 
     verbose: bool

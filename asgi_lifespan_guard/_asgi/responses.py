@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from html import escape
 from typing import Any
 
 import anyio
 
+from .._frozen import Frozen
 from .types import Message, Receive, Scope, Send
 
 
@@ -21,8 +21,7 @@ TRY_AGAIN_LATER = 1013
 """The close code (RFC 6455 registry) for "the service is overloaded or starting"."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Frozen):
     """One whole response.
 
     Attributes:
@@ -67,6 +66,8 @@ def problem(status: int, title: str, detail: str) -> Answer:
 
 def waiting_page(status: int, title: str, detail: str, reload: int | None) -> Answer:
     """Return a small page for people; it reloads itself after *reload* seconds."""
+    from html import escape
+
     refresh = (
         "" if reload is None else f'<meta http-equiv="refresh" content="{reload}">'
     )

@@ -10,11 +10,12 @@ import inspect
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 from .._errors import CheckFailedError, CheckTimeoutError, ConfigurationError
+from .._frozen import Frozen
 from .._settings import check_seconds
 from .._tasks.backend import must_pass
 from .._tasks.interruption import Interruption, interruptible
@@ -27,8 +28,7 @@ SPREAD = 0.1
 """Share of the interval by which each wait differs, so that a fleet spreads out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(Frozen):
     """How a resource is asked whether it still works.
 
     Attributes:
@@ -47,29 +47,14 @@ class Check:
     """
 
     call: Callable[[Any], Any]
+    _: KW_ONLY
     every: float = 10.0
     timeout: float = 5.0
     failures: int = 3
     successes: int = 1
     then: Then = "report"
 
-    def __init__(
-        self,
-        call: Callable[[Any], Any],
-        *,
-        every: float = 10.0,
-        timeout: float = 5.0,
-        failures: int = 3,
-        successes: int = 1,
-        then: Then = "report",
-    ) -> None:
-        """Judge the values and keep them."""
-        given = locals()
-        for name in self.__slots__:
-            object.__setattr__(self, name, given[name])
-        self._judge()
-
-    def _judge(self) -> None:
+    def __post_init__(self) -> None:
         if not callable(self.call):
             raise ConfigurationError(
                 f"Check({self.call!r}): must be a callable that takes the resource's"

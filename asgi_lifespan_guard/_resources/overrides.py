@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from .._errors import ConfigurationError
+from .._frozen import Frozen
 from .._state import APP
 from .factories import Form, check_arity, form_of
 from .resource import Resource
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StandIn:
+class StandIn(Frozen):
     """What takes the place of a resource.
 
     Attributes:
@@ -29,6 +29,9 @@ class StandIn:
 
     recipe: Resource[Any]
     shown: Mapping[str, Any] | None = None
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 _standing: dict[Resource[Any], list[StandIn]] = {}

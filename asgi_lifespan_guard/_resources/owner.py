@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from .._errors import CrashedError, NeedGaveUpError
+from .._frozen import Frozen
 from .._phases import ResourcePhase, ResourceTrigger
 from .._redaction import describe, leaves
 from .._report import SATISFIED, ResourceReport
@@ -46,8 +46,7 @@ from .resource import Resource
 from .retry import Series, is_permanent, is_unexpected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upcalls:
+class Upcalls(Frozen, kw_only=True):
     """What those who run resources are told, and asked, by name.
 
     Attributes:

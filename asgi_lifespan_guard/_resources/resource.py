@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from inspect import iscoroutinefunction
 from typing import (
@@ -20,6 +20,7 @@ from typing import (
 )
 
 from .._errors import ConfigurationError, ResourceUnavailableError
+from .._frozen import Frozen
 from .._settings import check_seconds
 from .._state import APP, KEY, Source, state_of
 from .checks import Check
@@ -47,8 +48,7 @@ _MISSING: Final = object()
 _RESERVED = (APP, KEY)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Resource(Generic[T_co]):
+class Resource(Frozen, Generic[T_co], kw_only=True):
     """A recipe for something that must be up before traffic. Made by `resource`.
 
     Attributes:
@@ -84,6 +84,10 @@ class Resource(Generic[T_co]):
     outlasts_needs: bool = field(default=False, repr=False)
     merges: bool = field(default=False, repr=False)
     closes_first: bool = field(default=False, repr=False)
+
+    # Two recipes with the same options are two resources.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     @overload
     def get(self, source: Source) -> T_co: ...

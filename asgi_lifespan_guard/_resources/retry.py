@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._errors import (
@@ -20,6 +19,7 @@ from .._errors import (
     FactoryError,
     StateKeyClashError,
 )
+from .._frozen import Frozen
 from .._redaction import leaves
 
 
@@ -101,16 +101,17 @@ def _culprits(error: BaseException) -> Iterator[BaseException]:
 
 
 def _never(_state: RetryCallState) -> bool:
+    """Never stop."""
     return False
 
 
 def _transient(state: RetryCallState) -> bool:
+    """Retry what the world may have done."""
     error = state.outcome.exception() if state.outcome else None
     return isinstance(error, Exception) and not is_permanent(error)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+class Retry(Frozen, kw_only=True):
     """When a resource that did not open is tried again; tenacity strategies.
 
     Attributes:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import TaskGroup
+
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -148,8 +148,9 @@ class _AsyncioInterruption(Interruption):
             self._timer.cancel()
 
     def _deliver(self) -> None:
-        # Counted now: what is run here may have left the count higher than it was.
-        self._cancelled_before = self._task.cancelling()
+        if not _is_about_to_be_cancelled(self._task):
+            # What is run here may have left the count higher than it was.
+            self._cancelled_before = self._task.cancelling()
         self._task.cancel()
 
     def settle(self) -> bool:
@@ -169,6 +170,14 @@ class _AsyncioInterruption(Interruption):
                 if not self.settle():
                     raise
         self.settle()
+
+
+def _is_about_to_be_cancelled(task: asyncio.Task[Any]) -> bool:
+    """Whether somebody has cancelled *task*, and it has not been told yet."""
+    waiting: Any = task._fut_waiter  # type: ignore[attr-defined]
+    if isinstance(waiting, asyncio.Task):
+        return _is_about_to_be_cancelled(waiting)
+    return bool(task._must_cancel or (waiting and waiting.cancelled()))  # type: ignore[attr-defined]
 
 
 @asynccontextmanager

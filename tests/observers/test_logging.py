@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import fields
-from typing import get_args
+from logging.handlers import QueueHandler
+from queue import SimpleQueue
+from typing import Any, get_args
 
 import pytest
 
@@ -22,6 +24,7 @@ from asgi_lifespan_guard.events import (
     DrainBegun,
     DrainEnded,
     Event,
+    GuardFailed,
     LifespanUnsupported,
     Paused,
     PhaseChanged,
@@ -44,7 +47,13 @@ from asgi_lifespan_guard.events import (
     StartupFailed,
     StreamEnded,
 )
-from asgi_lifespan_guard.observers.logging import log, log_critical
+from asgi_lifespan_guard.observers.logging import (
+    LINES,
+    log,
+    log_critical,
+    log_failure,
+    logger,
+)
 
 
 def _raised() -> OSError:
@@ -56,7 +65,7 @@ def _raised() -> OSError:
 
 ERROR = _raised()
 TOLD = "OSError: redis://:***@h"
-LINES: list[tuple[Event, int, str, bool]] = [
+TOLD_LINES: list[tuple[Event, int, str, bool]] = [
     (PhaseChanged(Phase.IDLE, Phase.STARTING), 10, "idle -> starting", False),
     (
         ResourcePhaseChanged("db", ResourcePhase.PENDING, ResourcePhase.OPENING),
@@ -100,6 +109,12 @@ LINES: list[tuple[Event, int, str, bool]] = [
     (CloseFailed("db", ERROR), 40, f"db: closing failed: {TOLD}", True),
     (StartupFailed(ERROR, False), 50, f"startup failed: {TOLD}", True),
     (StartupFailed(ERROR, True), 50, f"startup failed: {TOLD}", False),
+    (
+        GuardFailed(ERROR),
+        50,
+        f"the guard's lifespan was ended by {TOLD}; what it held is closed",
+        True,
+    ),
     (LifespanUnsupported("app", None), 20, "the app has no lifespan of its own", False),
     (
         LifespanUnsupported("app", ERROR),
@@ -150,41 +165,192 @@ LINES: list[tuple[Event, int, str, bool]] = [
 ]
 
 
+def _refusing(observer: Event) -> None:
+    """Be an observer that fails."""
+
+
+@pytest.fixture
+def all_levels(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Return the log with all its levels on."""
+    caplog.set_level(logging.DEBUG, logger.name)
+    return caplog
+
+
 def test_every_event_has_its_line() -> None:
-    """The list of lines leaves no event out."""
-    assert {type(event) for event, *_ in LINES} == set(get_args(Event))
+    """The table has a row for each event and no others, and so has the list above."""
+    assert set(LINES) == set(get_args(Event))
+    assert {type(event) for event, *_ in TOLD_LINES} == set(LINES)
 
 
-@pytest.mark.parametrize(("event", "level", "text", "traceback"), LINES)
+@pytest.mark.parametrize(("event", "level", "text", "traceback"), TOLD_LINES)
 def test_each_fact_is_one_line(
     event: Event,
     level: int,
     text: str,
     traceback: bool,
-    caplog: pytest.LogCaptureFixture,
+    all_levels: pytest.LogCaptureFixture,
 ) -> None:
-    """Level, text and fields say what happened; passwords are in none of them."""
-    caplog.set_level(logging.DEBUG, "asgi_lifespan_guard")
+    """Level and text say what happened; passwords are nowhere in the record."""
     log(event)
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("asgi_lifespan_guard", level)
+    (record,) = all_levels.records
+    assert (record.name, record.levelno) == (logger.name, level)
     assert record.getMessage() == text
-    assert vars(record)["event"] == type(event).__name__
-    assert {field.name for field in fields(event)} <= set(vars(record))
     assert (record.exc_text is not None) is traceback
     shown = logging.Formatter("%(message)s").format(record)
     assert ("Traceback" in shown) is traceback
     assert "hunter2" not in str(vars(record))
 
 
+@pytest.mark.parametrize("event", [event for event, *_ in TOLD_LINES])
+def test_the_fields_of_an_event_are_under_one_key(
+    event: Event, all_levels: pytest.LogCaptureFixture
+) -> None:
+    """A record has one attribute that others have not, a dict that JSON can hold.
+
+    No field of an event, whatever its name, meets an attribute of a record or a key
+    of what makes JSON of it ("event", "message", "level").
+    """
+    log(event)
+    (record,) = all_levels.records
+    known = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+    assert set(vars(record)) - known == {"asgi_lifespan_guard"}
+    fields = _fields(record)
+    assert list(fields) == ["event", *type(event).__match_args__]
+    assert fields["event"] == type(event).__name__
+    assert json.loads(json.dumps(fields)) == fields
+
+
+def test_the_fields_say_what_happened(all_levels: pytest.LogCaptureFixture) -> None:
+    """They are plain: phases by their names, errors as one redacted line."""
+    log(AttemptFailed("db", 2, ERROR, 0.5, False))
+    log(ResourcePhaseChanged("db", ResourcePhase.PENDING, ResourcePhase.OPENING))
+    assert [_fields(record) for record in all_levels.records] == [
+        {
+            "event": "AttemptFailed",
+            "resource": "db",
+            "attempt": 2,
+            "error": TOLD,
+            "wait": 0.5,
+            "unexpected": False,
+        },
+        {
+            "event": "ResourcePhaseChanged",
+            "resource": "db",
+            "old": "pending",
+            "new": "opening",
+        },
+    ]
+
+
+def test_facts_of_a_kind_have_one_message(
+    all_levels: pytest.LogCaptureFixture,
+) -> None:
+    """What groups records by their unformatted message finds them together."""
+    log(ResourceOpened("db", 2, 0.1))
+    log(ResourceOpened("cache", 1, 0.2))
+    assert len({record.msg for record in all_levels.records}) == 1
+
+
+def test_a_record_survives_a_queue(all_levels: pytest.LogCaptureFixture) -> None:
+    """A handler that sends records elsewhere has the text, traceback and fields."""
+    queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    handler = QueueHandler(queue)
+    logger.addHandler(handler)
+    try:
+        log(CloseFailed("db", ERROR))
+    finally:
+        logger.removeHandler(handler)
+    record = queue.get_nowait()
+    assert record.getMessage().startswith(f"db: closing failed: {TOLD}\nTraceback")
+    assert _fields(record)["resource"] == "db"
+
+
+def test_percent_signs_are_only_that(all_levels: pytest.LogCaptureFixture) -> None:
+    """What looks like a template in a path or in an error is shown as it is."""
+    log(RequestHeld("/100%(path)s%d"))
+    assert all_levels.messages == ["/100%(path)s%d: held"]
+
+
 def test_a_line_nobody_wants_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
     """A record below the logger's level is never made."""
-    caplog.set_level(logging.WARNING, "asgi_lifespan_guard")
+    caplog.set_level(logging.CRITICAL, logger.name)
     log(RequestHeld("/a"))
+    log(ResourceDown("db", ERROR))
+    log_failure(_refusing, Resumed(), OSError())
     assert caplog.records == []
+
+
+def test_a_repeated_failure_is_for_those_who_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of checks that fail in a row the first is a warning, and the rest are not."""
+    caplog.set_level(logging.WARNING, logger.name)
+    log(CheckFailed("db", ERROR, 1))
+    log(CheckFailed("db", ERROR, 2))
+    assert caplog.messages == [f"db: check failed (1): {TOLD}"]
+
+
+def test_logging_can_be_turned_off(all_levels: pytest.LogCaptureFixture) -> None:
+    """`logging.disable()` silences the guard, too, and `Logger.disabled` does."""
+    logging.disable()
+    try:
+        _log_everything()
+    finally:
+        logging.disable(logging.NOTSET)
+    logger.disabled = True
+    try:
+        _log_everything()
+    finally:
+        logger.disabled = False
+    assert all_levels.records == []
+
+
+def _log_everything() -> None:
+    for event, *_ in TOLD_LINES:
+        log(event)
+    log_failure(_refusing, Resumed(), OSError())
+    log_critical("bad dsn")
 
 
 def test_a_critical_text_is_redacted(caplog: pytest.LogCaptureFixture) -> None:
     """Errors at construction are logged without passwords, too."""
     log_critical("bad dsn redis://:hunter2@h")
     assert caplog.messages == ["bad dsn redis://:***@h"]
+
+
+def test_an_observer_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The line names the observer, the event and the error, and has its traceback."""
+    log_failure(_refusing, Resumed(), ERROR)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == f"observer {_refusing!r} failed on Resumed: {TOLD}"
+    assert "Traceback" in str(record.exc_text)
+    assert _fields(record) == {
+        "event": "Resumed",
+        "observer": repr(_refusing),
+        "error": TOLD,
+    }
+    assert "hunter2" not in str(vars(record))
+
+
+def test_an_observer_without_a_name_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One whose representation raises fails as loudly as others."""
+
+    class Nameless:
+        def __repr__(self) -> str:
+            raise LookupError
+
+    log_failure(Nameless(), Resumed(), OSError("a"))
+    (text,) = caplog.messages
+    assert text == (
+        "observer <Nameless whose text cannot be shown: LookupError> failed on"
+        " Resumed: OSError: a"
+    )
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields = vars(record)["asgi_lifespan_guard"]
+    assert type(fields) is dict
+    return fields
