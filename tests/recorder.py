@@ -22,15 +22,19 @@ class Recorder:
     Attributes:
         events: Everything observed, in order.
         marks: What the test's own resources and apps said with `mark`.
+        also: Called with every event, too, if there is one.
     """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.marks: list[str] = []
+        self.also: Callable[[Event], None] | None = None
         self._news: anyio.Event | None = None
 
     def __call__(self, event: Event, /) -> None:
         self.events.append(event)
+        if self.also is not None:
+            self.also(event)
         self._tell()
 
     def mark(self, text: str) -> None:

@@ -11,6 +11,7 @@ from asgi_lifespan_guard import (
     LifespanGuard,
     ResourcePhase,
     Retry,
+    StateKeyClashError,
     lifespan_of,
 )
 from asgi_lifespan_guard.events import (
@@ -196,3 +197,19 @@ async def test_an_asgi_2_class(recorder: Recorder) -> None:
     async with MemoryServer(LifespanGuard(hello, [lifespan_of(Old, name="old")])):
         await recorder.wait_for_mark("app starts")
     assert recorder.marks == ["app starts", "app shuts down"]
+
+
+async def test_a_key_of_another_apps_lifespan(recorder: Recorder) -> None:
+    """Two apps that yield one key would take each other's value away: one gives up."""
+    apps = [LivedIn(recorder, pool=1), LivedIn(recorder, pool=2)]
+    recipes = [
+        lifespan_of(apps[0], name="first", startup="blocking"),
+        lifespan_of(apps[1], name="second", required=False),
+    ]
+    guard = LifespanGuard(hello, recipes, observers=[recorder])
+    async with MemoryServer(guard):
+        gave_up = await recorder.wait_for(ResourceGaveUp)
+        assert isinstance(gave_up.error, StateKeyClashError)
+        assert gave_up.error.keys == ("pool",)
+        assert guard.state["pool"] == 1
+    assert recorder.marks.count("app shuts down") == 2

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from signal import SIG_DFL, SIGURG
+from typing import Any
 
 import anyio
 import pytest
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Phase
-from asgi_lifespan_guard.events import DrainBegun
+from asgi_lifespan_guard.events import CloseFailed, DrainBegun, GuardFailed
 from tests.recorder import Recorder
-from tests.support.memory_server import MemoryServer
+from tests.support.memory_server import LifespanError, MemoryServer
 from tests.support.resources import Tap, hello
 
 
@@ -81,3 +83,71 @@ class Slow(Tap):
         signal.raise_signal(SIGURG)
         await anyio.sleep(0.02)
         self._recorder.mark("closed")
+
+
+async def test_an_app_that_hangs_at_its_shutdown_leaves_time_for_others(
+    recorder: Recorder,
+) -> None:
+    """It is cut at its deadline, once; the database is closed before the last one."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            recorder.mark("app is cut")
+            await anyio.sleep_forever()
+
+    guard = LifespanGuard(
+        app, [Tap(recorder).recipe], shutdown_timeout=0.2, observers=[recorder]
+    )
+    server = MemoryServer(guard)
+    with anyio.fail_after(10), pytest.raises(LifespanError, match="was not closed"):
+        async with server:
+            await guard.wait_ready(10)
+    assert recorder.marks == ["open db", "app is cut", "close db"]
+    assert [event.resource for event in recorder.of(CloseFailed)] == ["app"]
+
+
+async def test_a_panic_at_startup_is_a_failed_startup(recorder: Recorder) -> None:
+    """The server is told, and what the app raised comes out, as without us."""
+
+    class Panic(BaseException):
+        pass
+
+    panic = Panic("gone")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise panic
+
+    server = MemoryServer(LifespanGuard(app, observers=[recorder]))
+    with pytest.raises(Panic):
+        async with server:
+            pytest.fail("it started")
+    assert server.said == ["lifespan.startup.failed"]
+
+
+async def test_what_nobody_else_tells_of_is_told(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error that ends the guard while it serves does so with a traceback."""
+    db = Tap(recorder)
+    guard = LifespanGuard(hello, [db.recipe], observers=[recorder])
+    lifespan = MemoryServer(guard).lifespan
+    broken = RuntimeError("the server is broken")
+
+    async def receive() -> Any:
+        if lifespan.phase == "starting":
+            return {"type": "lifespan.startup"}
+        raise broken
+
+    with pytest.raises(RuntimeError, match="the server is broken"):
+        await guard(lifespan.scope, receive, lifespan.send)
+    assert recorder.of(GuardFailed) == [GuardFailed(broken)]
+    (record,) = [r for r in caplog.records if r.levelno == logging.CRITICAL]
+    assert "the server is broken" in record.getMessage()
+    assert recorder.marks == ["open db", "close db"] or recorder.marks == []
+    assert guard.phase is Phase.STOPPED

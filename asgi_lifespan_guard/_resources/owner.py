@@ -136,7 +136,7 @@ class Owner(Node):
             elif attempt.is_closing:
                 attempt.close_within(seconds)
             elif attempt.asker is not None:
-                attempt.asker.interrupt(seconds)
+                attempt.asker.interrupt(seconds / 2)  # The rest is for closing.
         self._waiters.wake()
 
     def hurry(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -12,13 +12,27 @@ import pytest
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from asgi_lifespan_guard import ResourcePhase, StartupFailedError, resource
-from asgi_lifespan_guard.events import CloseFailed, ResourceCrashed, ResourceGaveUp
+from asgi_lifespan_guard import (
+    OpenTimeoutError,
+    ResourcePhase,
+    Retry,
+    StartupFailedError,
+    resource,
+)
+from asgi_lifespan_guard.events import (
+    AttemptFailed,
+    CloseFailed,
+    ResourceCrashed,
+    ResourceGaveUp,
+    ResourceOpened,
+)
 from tests.recorder import Recorder
 from tests.resources.stage import Stage
 
 
 AWAITS = 8
+AT_ONCE = Retry(wait=lambda _: 0)
+LATER = Retry(wait=lambda _: 100)
 IN_ASYNCIO = pytest.mark.parametrize(
     "anyio_backend",
     [
@@ -356,3 +370,81 @@ def test_what_ends_the_process_is_not_swallowed(
         _run(anyio_backend, main)
     assert caught.value is error
     assert stage.marks[3:] == CLOSES
+
+
+@pytest.mark.anyio
+@IN_ASYNCIO
+async def test_a_leftover_cancellation_does_not_end_an_owner(stage: Stage) -> None:
+    """Older libraries cancel their task and never take it back; the timeout works."""
+
+    async def leave_one_behind() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await anyio.sleep_forever()
+        await anyio.sleep_forever()
+
+    db = stage.make("db", on_open=leave_one_behind, timeout=0.01, retry=AT_ONCE)
+    async with stage.running(db):
+        await stage.recorder.wait_for(AttemptFailed, 3)
+    assert all(
+        isinstance(event.error, OpenTimeoutError)
+        for event in stage.recorder.of(AttemptFailed)
+    )
+    assert stage.recorder.of(ResourceGaveUp) == []
+
+
+@pytest.mark.anyio
+@IN_ASYNCIO
+async def test_a_leftover_cancellation_of_the_host_is_no_stop(stage: Stage) -> None:
+    """What crashes comes back, though the task that holds everything has one."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await anyio.sleep_forever()
+    crash = anyio.Event()
+
+    async def fail() -> None:
+        await crash.wait()
+        raise RuntimeError("crash")
+
+    @resource(retry=AT_ONCE)
+    async def db() -> AsyncGenerator[None, None]:
+        async with anyio.create_task_group() as group:
+            if not crash.is_set():
+                group.start_soon(fail)
+            yield
+            group.cancel_scope.cancel()
+
+    async with stage.running(db):
+        await stage.until_up("db")
+        crash.set()
+        await stage.recorder.wait_for(ResourceOpened, 2)
+    task.uncancel()
+
+
+@pytest.mark.anyio
+@IN_ASYNCIO
+@pytest.mark.parametrize("phase", [ResourcePhase.PENDING, ResourcePhase.WAITING])
+async def test_an_owner_that_is_cancelled_while_it_waits_gives_up(
+    stage: Stage, phase: ResourcePhase
+) -> None:
+    """It is told, so that nobody waits for it without knowing."""
+    errors = [OSError()] if phase is ResourcePhase.WAITING else []
+
+    async def fail() -> None:
+        if errors:
+            raise errors.pop()
+
+    slow = stage.make("slow", on_open=anyio.sleep_forever)
+    needs = [slow] if phase is ResourcePhase.PENDING else []
+    db = stage.make("db", needs=needs, on_open=fail, retry=LATER)
+    async with stage.running(slow, db):
+        await stage.until_phase("db", phase)
+        await anyio.wait_all_tasks_blocked()
+        next(t for t in asyncio.all_tasks() if t.get_name() == "open db").cancel()
+        await stage.until_phase("db", ResourcePhase.FAILED)
+    (gave_up,) = stage.recorder.of(ResourceGaveUp)
+    assert "cancelled from outside" in str(gave_up.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from asgi_lifespan_guard._resources import retry
 from asgi_lifespan_guard.events import (
     AttemptFailed,
     CloseFailed,
+    Event,
     ResourceCrashed,
     ResourceGaveUp,
     ResourceOpened,
@@ -621,3 +623,107 @@ def _hosted(stage: Stage, needs: Any) -> Resource[Any]:
         stage.mark("close app")
 
     return replace(lifespan_of(needs=needs), factory=host)
+
+
+# Being hurried
+
+
+async def test_a_hurry_while_it_is_up_is_forgotten(stage: Stage) -> None:
+    """It does not cut short the wait after the next failure."""
+    made = Crashing(stage)
+    errors: list[Exception] = []
+
+    @asynccontextmanager
+    async def open_db() -> AsyncGenerator[str, None]:
+        if errors:
+            raise errors[0]
+        async with made.by_its_child() as value:
+            yield value
+
+    async with stage.running(resource(open_db, name="db", retry=LATER)):
+        await stage.until_up("db")
+        stage.supervisor.retry_now()
+        errors.append(OSError())
+        made.crash.set()
+        await stage.until_phase("db", ResourcePhase.WAITING)
+        await stage.recorder.wait_for(AttemptFailed)
+        await anyio.wait_all_tasks_blocked()
+        assert stage.phase("db") is ResourcePhase.WAITING
+        assert len(stage.recorder.of(AttemptFailed)) == 1
+
+
+async def test_a_hurry_while_it_opens_leaves_out_the_next_wait(stage: Stage) -> None:
+    """The one after that is waited for again."""
+    hurried = anyio.Event()
+
+    async def fail() -> None:
+        await hurried.wait()
+        raise OSError
+
+    async with stage.running(stage.make("db", on_open=fail, retry=LATER)):
+        await stage.until_phase("db", ResourcePhase.OPENING)
+        stage.supervisor.retry_now()
+        hurried.set()
+        failed = await stage.recorder.wait_for(AttemptFailed, 2)
+    assert [event.wait for event in stage.recorder.of(AttemptFailed)] == [0, 100]
+    assert failed.attempt == 2
+
+
+async def test_an_observer_that_hurries_does_not_hold_the_event_loop(
+    stage: Stage,
+) -> None:
+    """Not even where opening awaits nothing: others go on between the attempts."""
+    turns = 0
+
+    def hurry(event: Event) -> None:
+        if isinstance(event, AttemptFailed):
+            stage.supervisor.retry_now()
+
+    async def turn() -> None:
+        nonlocal turns
+        while turns < 10:
+            turns += 1
+            await checkpoint()
+
+    def fail() -> None:
+        if turns < 10:
+            raise OSError
+
+    stage.recorder.also = hurry
+    db = stage.make("db", on_open=fail, retry=LATER)
+    async with anyio.create_task_group() as group, stage.running(db):
+        group.start_soon(turn)
+        await stage.until_up("db")
+    assert turns == 10
+
+
+# Many of them
+
+
+async def test_a_long_chain_needs_no_recursion(stage: Stage) -> None:
+    """When its end may be up can be asked of a thousand of them."""
+    shut = anyio.Event()
+    chain = [stage.make("r0", on_open=shut.wait)]
+    for number in range(1, 1000):
+        chain.append(stage.make(f"r{number}", needs=[chain[-1]]))
+    async with stage.running(*chain, first_to_close="r999"):
+        assert stage.supervisor.due_in(["r999"]) == 0
+        shut.set()
+        await stage.until_up("r999")
+    assert stage.marks[-1] == "close r0"
+
+
+async def test_layers_of_steps_are_looked_through_once(stage: Stage) -> None:
+    """There are 3^30 ways through them; each is one of a hundred steps."""
+
+    async def step(*_: Any) -> None: ...
+
+    layers: list[Any] = [[stage.make("db")]]
+    for number in range(30):
+        needs = layers[-1]
+        layer = [resource(step, name=f"s{number}_{n}", needs=needs) for n in range(3)]
+        layers.append(layer)
+    last = stage.make("last", needs=layers[-1])
+    with anyio.fail_after(10):
+        async with stage.running(*itertools.chain(*layers), last):
+            await stage.until_up("last")

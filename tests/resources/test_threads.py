@@ -171,6 +171,33 @@ async def test_no_attempt_starts_while_the_last_ones_thread_runs(
 
 
 @pytest.mark.anyio
+async def test_what_an_abandoned_thread_ended_with_is_told(stage: Stage) -> None:
+    """As the cause of the next failure, unless that has one of its own."""
+    may_fail = threading.Event()
+    attempts = 0
+
+    def load() -> Generator[None, None, None]:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            may_fail.wait()
+            raise OSError("out of disk space")
+        raise ConnectionError("refused")
+        yield
+
+    late = resource(load, name="model", timeout=0.02, retry=AT_ONCE)
+    async with stage.running(late):
+        await stage.recorder.wait_for(AttemptFailed)
+        may_fail.set()
+        await stage.recorder.wait_until(lambda: attempts > 2)
+    errors = [event.error for event in stage.recorder.of(AttemptFailed)]
+    refused = [error for error in errors if isinstance(error, ConnectionError)]
+    assert isinstance(refused[0].__cause__, OSError)
+    assert "out of disk space" in str(refused[0].__cause__)
+    assert refused[1:] == [] or refused[1].__cause__ is None
+
+
+@pytest.mark.anyio
 async def test_a_stop_abandons_a_thread_that_enters(stage: Stage, model: Model) -> None:
     """The stop is over at once; the thread leaves when it has entered."""
     model.may_leave.set()

@@ -16,6 +16,7 @@ from asgi_lifespan_guard import (
     Check,
     CheckFailedError,
     CheckTimeoutError,
+    OpenTimeoutError,
     ResourcePhase,
     Retry,
     resource,
@@ -511,3 +512,36 @@ async def test_a_crash_during_a_check_is_a_crash(stage: Stage, kind: str) -> Non
     assert isinstance(crashed.error, ExceptionGroup)
     assert str(crashed.error.exceptions) == "(RuntimeError('crash'),)"
     assert stage.recorder.of(ResourceReopening) == [ResourceReopening("consumer", 0.0)]
+
+
+async def test_a_check_that_is_on_at_the_stop_has_the_time_to_close(
+    stage: Stage,
+) -> None:
+    """Its own `timeout` is for answers; to clean up it has no more than all others."""
+
+    async def hang(_: str) -> None:
+        if len(stage.recorder.of(ResourceOpened)) == 1:
+            try:
+                stage.mark("asked")
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await checkpoint()
+                await anyio.sleep_forever()
+
+    check = Check(hang, every=0.001, timeout=3600)
+    with anyio.fail_after(10):
+        async with stage.running(stage.make("db", check=check), timeout=0.05):
+            await stage.recorder.wait_for_mark("asked")
+    assert stage.marks[-1] == "close db"
+
+
+async def test_the_timeout_of_an_attempt_reaches_its_first_check(stage: Stage) -> None:
+    """The check's own may be longer."""
+    check = Check(lambda _: anyio.sleep_forever(), timeout=3600)
+    db = stage.make("db", check=check, timeout=0.01, retry=LATER)
+    with anyio.fail_after(10):
+        async with stage.running(db):
+            failed = await stage.recorder.wait_for(AttemptFailed)
+    assert isinstance(failed.error, OpenTimeoutError)
+    assert stage.marks == ["open db", "closing db", "close db"]
