@@ -1,167 +1,132 @@
-"""Event loops whose time stands still until a test moves it.
+"""Event loops in virtual time: it jumps to the next timer when nothing else is on.
 
-Hypothesis drives its machines from a thread of its own, and the main thread runs one
-event loop for each of them, because signal handlers live in the main thread. Between
-two steps the loop has come to rest, so a run depends on nothing but its steps.
+Where nothing is on and there is no timer either, no time could ever pass again; that is
+`StuckError` instead of a test that hangs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from concurrent.futures import Future
-from queue import SimpleQueue
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
+import looptime
 import trio
 import trio.testing
-from anyio.from_thread import BlockingPortal
+from trio._core import _run as _scheduler
 
 
-RESTLESS = 10_000
-"""Rounds after which a loop that does not come to rest is a bug."""
+scheduler: Any = _scheduler
+scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # as hypothesis has it
+
+REAL_PATIENCE = 0.05
+"""Real seconds that the clock stands still for a thread that may be about to speak."""
+
+RESTLESS = 20_000
+"""Turns of the loop without time in between that are no accident."""
 
 
-class Loop(ABC):
-    """One event loop, from its own inside."""
-
-    backend: str
-
-    @property
-    @abstractmethod
-    def options(self) -> dict[str, Any]: ...
-
-    @abstractmethod
-    async def settle(self) -> None:
-        """Return when nothing can go on but by time, or by a step."""
-
-    @abstractmethod
-    def next_deadline(self) -> float:
-        """Return the seconds until the next timer; inf: there is none."""
-
-    @abstractmethod
-    def jump(self, seconds: float) -> None:
-        """Move the clock."""
-
-    async def advance(self, seconds: float) -> None:
-        """Let *seconds* pass, and everything happen that is due meanwhile."""
-        end = anyio.current_time() + seconds
-        await self.settle()
-        while (due := self.next_deadline()) <= end - anyio.current_time():
-            self.jump(max(due, 0.0))
-            await self.settle()
-        self.jump(end - anyio.current_time())
-        await self.settle()
+class StuckError(BaseException):
+    """Raised where a run cannot go on any more."""
 
 
-class FrozenLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop on a clock that stands still."""
+class Turns:
+    """Counts how often a loop turns, and ends a run that does not get anywhere.
 
-    now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-
-class AsyncioLoop(Loop):
-    backend = "asyncio"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"loop_factory": FrozenLoop}
-
-    async def settle(self) -> None:
-        quiet = 0
-        for _ in range(RESTLESS):
-            await asyncio.sleep(0)
-            quiet = 0 if self._loop()._ready else quiet + 1
-            if quiet == 3:
-                return
-        raise AssertionError("the loop does not come to rest")
-
-    def next_deadline(self) -> float:
-        loop = self._loop()
-        due = (
-            float(timer.when()) for timer in loop._scheduled if not timer.cancelled()
-        )
-        return min(due, default=float("inf")) - float(loop.now)
-
-    def jump(self, seconds: float) -> None:
-        self._loop().now += seconds
-
-    def _loop(self) -> Any:
-        return asyncio.get_running_loop()
-
-
-class TrioLoop(Loop):
-    backend = "trio"
+    Attributes:
+        broken: Whether the loop is to end at its next turn, whatever is on.
+    """
 
     def __init__(self) -> None:
-        self._clock = trio.testing.MockClock()
+        self.broken = False
+        self._time = -1.0
+        self._count = 0
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"clock": self._clock}
+    def turn(self, now: float) -> None:
+        """Count a turn.
 
-    async def settle(self) -> None:
-        await trio.testing.wait_all_tasks_blocked()
-
-    def next_deadline(self) -> float:
-        statistics = trio.lowlevel.current_statistics()
-        return float(statistics.seconds_to_next_deadline)
-
-    def jump(self, seconds: float) -> None:
-        self._clock.jump(seconds)
-
-
-LOOPS: dict[str, Callable[[], Loop]] = {"asyncio": AsyncioLoop, "trio": TrioLoop}
+        Raises:
+            StuckError: When there were too many of them while time stood still.
+        """
+        self._count = self._count + 1 if now == self._time else 0
+        self._time = now
+        self.broken = self.broken or self._count > RESTLESS
+        if self.broken:
+            raise StuckError("the event loop turns, and nothing gets anywhere")
 
 
-class MainThread:
-    """Runs loops for a thread that has none."""
+def _virtual_loop(turns: Turns, speaks: Callable[[], bool]) -> Any:
+    """Return a loop of asyncio on a clock of its own."""
+    loop: Any = looptime.new_event_loop(noop_cycles=0)
+    selector = loop._selector
+    jump, wait = selector.select, type(selector).select
 
-    def __init__(self) -> None:
-        self._wanted: SimpleQueue[tuple[Loop, Future[BlockingPortal]] | None]
-        self._wanted = SimpleQueue()
-        self._idle = threading.Event()
+    def select(timeout: float | None = None) -> Any:
+        turns.turn(loop.time())
+        if timeout != 0 and speaks() and (ready := wait(selector, REAL_PATIENCE)):
+            return ready
+        if timeout is None:
+            raise StuckError("nothing is on, and there is no timer")
+        return jump(timeout)
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Do *work* in another thread, and run the loops that it asks for."""
-        outcome: Future[None] = Future()
-
-        def do() -> None:
-            try:
-                work()
-                outcome.set_result(None)
-            except BaseException as error:
-                outcome.set_exception(error)
-            self._wanted.put(None)
-
-        threading.Thread(target=do, daemon=True).start()
-        while (wanted := self._wanted.get()) is not None:
-            self._idle.clear()
-            _run(*wanted)
-            self._idle.set()
-        outcome.result()
-
-    def portal(self, loop: Loop) -> BlockingPortal:
-        """Run *loop*, and return the way into it, which is to be stopped."""
-        ready: Future[BlockingPortal] = Future()
-        self._wanted.put((loop, ready))
-        return ready.result()
-
-    def wait_idle(self) -> None:
-        """Return once the loop that was stopped is gone."""
-        self._idle.wait()
+    selector.select = select
+    return loop
 
 
-def _run(loop: Loop, ready: Future[BlockingPortal]) -> None:
-    async def main() -> None:
-        async with BlockingPortal() as portal:
-            ready.set_result(portal)
-            await portal.sleep_until_stopped()
+def _virtual_clock(turns: Turns) -> Any:
+    """Return trio's mock clock, which counts the turns, too."""
+    virtual: Any = trio.testing.MockClock(autojump_threshold=0)
+    sleep_time = virtual.deadline_to_sleep_time
 
-    anyio.run(main, backend=loop.backend, backend_options=loop.options)
+    def deadline_to_sleep_time(deadline: float) -> Any:
+        turns.turn(virtual.current_time())
+        return sleep_time(deadline)
+
+    virtual.deadline_to_sleep_time = deadline_to_sleep_time
+    return virtual
+
+
+def run(
+    main: Callable[[], Awaitable[None]],
+    backend: str,
+    luck: int,
+    turns: Turns,
+    speaks: Callable[[], bool],
+) -> None:
+    """Run *main* to its end, in virtual time.
+
+    Args:
+        main: What to run.
+        backend: ``"asyncio"`` or ``"trio"``.
+        luck: The same one makes the same run, but for threads.
+        turns: Counts, and may end the run.
+        speaks: Whether a thread may be about to say something.
+    """
+    random.seed(luck)
+    scheduler._r.seed(luck)
+    options: dict[str, Any] = {"loop_factory": partial(_virtual_loop, turns, speaks)}
+    if backend == "trio":
+        options = {"clock": _virtual_clock(turns)}
+    anyio.run(main, backend=backend, backend_options=options)
+
+
+def clock(backend: str) -> Callable[[], float]:
+    """Return the clock of the loop that is running; it may be read by any thread."""
+    if backend == "trio":
+        return trio.current_time
+    return asyncio.get_running_loop().time
+
+
+def after_a_turn(backend: str, call: Callable[[], object]) -> None:
+    """Have *call* done when the loop has turned; from within the loop."""
+    if backend == "trio":
+
+        async def later() -> None:
+            call()
+
+        trio.lowlevel.spawn_system_task(later)
+    else:
+        asyncio.get_running_loop().call_soon(call)

@@ -1,389 +1,470 @@
-"""Resources, requests and a server on which anything may happen, and who looks on.
-
-What must hold at a moment is looked at in that moment, where things are opened, closed
-and asked; what is found wrong is kept for the machine to complain about.
-"""
+"""A scenario that is played: the guard, its server, and what happens to them."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
-from tenacity import stop_after_attempt, stop_never, wait_fixed
 
 from asgi_lifespan_guard import (
-    Check,
-    CloseFailedError,
     Drain,
     Gate,
+    IllegalTransitionError,
     LifespanGuard,
+    LifespanGuardError,
     Phase,
-    Resource,
+    Probes,
     ResourcePhase,
-    Retry,
-    StartupFailedError,
-    StopRequestedError,
-    resource,
 )
 from asgi_lifespan_guard.events import Event
-from asgi_lifespan_guard.testing import LifespanError, MemoryServer, Request
+from asgi_lifespan_guard.testing import Exchange, MemoryServer
+from tests.chaos import loops
+from tests.chaos.actors import (
+    Actor,
+    Panic,
+    leave_a_cancellation,
+)
+from tests.chaos.scenario import Happening, Scenario
+from tests.chaos.witness import SLACK, Witness, culprits_of
 
 
-OPEN_TIMEOUT = 4.0
-CLOSE_TIMEOUT = 3.0
-SHUTDOWN_TIMEOUT = 6.0
-GRACE = 5.0
-PATIENCE = 4.0
+PATIENCE = 5.0
 """Seconds that a drain gives to what does not end when it is cancelled."""
+LATE = 60.0
+"""Seconds after which a stop that is late is not waited for any more."""
+SWALLOWED = (Exception, Panic, BaseExceptionGroup, asyncio.CancelledError)
 
 
-@dataclass
-class Node:
-    """A resource as it is drawn.
+class World(Witness):
+    """Plays one scenario."""
 
-    Attributes:
-        kind: ``"held"``, ``"step"`` or ``"skipped"``.
-        needs: Its needs' numbers, all lower than its own.
-    """
+    def __init__(self, scenario: Scenario) -> None:
+        turn = partial(loops.after_a_turn, scenario.backend)
+        super().__init__(scenario, turn)
+        self.on_asyncio = scenario.backend == "asyncio"
+        self._all: list[Actor] = []
+        self._app: Actor | None = None
+        self._seen: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
+        self._requests = 0
+        self._turns = loops.Turns()
+        self._host_task: asyncio.Task[Any] | None = None
+        self._host_scope: anyio.CancelScope
 
-    kind: str = "held"
-    needs: set[int] = field(default_factory=set)
-    blocking: bool = False
-    required: bool = True
-    retry: int | None = None
-    check: str | None = None
-
-
-class InjectedError(Exception):
-    """What goes wrong here, on purpose; each one is to be heard of."""
-
-
-class Actor:
-    """One resource, and its fate.
-
-    Attributes:
-        fates: What becomes of the openings and closings to come.
-        health: What its check says.
-        value: What it gives; each opening has a value of its own.
-        live: Whether it is open, from the last step of opening to the first of closing.
-    """
-
-    def __init__(self, world: World, number: int, node: Node) -> None:
-        self.world = world
-        self.node = node
-        self.name = f"r{number}"
-        self.fates: dict[str, list[str]] = {"open": [], "close": []}
-        self.health = "fine"
-        self.needs: list[Actor] = [world.actors[need] for need in sorted(node.needs)]
-        self.value: object = None
-        self.live = False
-        self.opened = self.closed = 0
-        self.crash: anyio.Event | None = None
-        self.recipe = self._recipe()
-
-    def _recipe(self) -> Resource[Any]:
-        node = self.node
-        stop = stop_never if node.retry is None else stop_after_attempt(node.retry)
-        check = Check(self._check, every=5.0, timeout=1.0, failures=2)
-        if node.check == "reopen" and node.kind != "step":
-            check = Check(self._check, every=5.0, timeout=1.0, then="reopen")
-        return resource(
-            self._step if node.kind == "step" else self._open,
-            name=self.name,
-            needs=[need.recipe for need in self.needs],
-            startup="blocking" if node.blocking else "background",
-            required=node.required,
-            enabled=node.kind != "skipped",
-            timeout=OPEN_TIMEOUT,
-            close_timeout=CLOSE_TIMEOUT,
-            retry=Retry(wait=wait_fixed(2), stop=stop),
-            check=check if node.check else None,
-        )
-
-    def below(self) -> Iterator[Actor]:
-        """Yield what is open while it is, through steps that ran."""
-        for need in self.needs:
-            if need.node.kind == "held":
-                yield need
-            if need.node.kind == "step":
-                yield from need.below()
-
-    async def _step(self, *values: object) -> object:
-        self._look_below(values)
-        await self._suffer("open")
-        self.value = f"{self.name} done"
-        return self.value
-
-    async def _open(self, *values: object) -> AsyncGenerator[object, None]:
-        task = anyio.get_current_task().id
-        self._look_below(values)
-        await self._suffer("open")
-        self._look_below(values)
-        self.opened += 1
-        self.live = True
-        self.value = f"{self.name} no. {self.opened}"
+    def play(self) -> World:
+        """Play it, and return with what was seen."""
+        threads = threading.active_count()
+        self.now = lambda: 0.0
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._wait_for_crash)
-                try:
-                    yield self.value
-                finally:
-                    group.cancel_scope.cancel()
-        finally:
-            await self._close(task)
-
-    async def _close(self, task: int) -> None:
-        self._look_above()
-        self.live = False
-        self.crash = None
-        try:
-            await self._suffer("close")
-        finally:
-            self.closed += 1
-            if anyio.get_current_task().id != task:
-                self.world.complain(f"{self.name} was left in another task")
-
-    async def _wait_for_crash(self) -> None:
-        self.crash = anyio.Event()
-        await self.crash.wait()
-        raise self.world.error(f"{self.name} crashed")
-
-    async def _suffer(self, what: str) -> None:
-        await checkpoint()
-        opening = what == "open"
-        fate = self.fates[what].pop(0) if self.fates[what] else "fine"
-        if fate == "hangs":
-            await anyio.sleep_forever()
-        if fate == "dawdles":
-            await anyio.sleep(1.5)
-        if fate == "fails":
-            raise self.world.error(f"{self.name} does not {what}", moot=opening)
-        if fate == "is hopeless":
-            raise self.world.error(f"{self.name} never does", ImportError, moot=True)
-
-    async def _check(self, value: object) -> bool:
-        if value != self.value or not (self.live or self.node.kind == "step"):
-            self.world.complain(f"{self.name} is checked with {value}")
-        await checkpoint()
-        if self.health == "hangs":
-            await anyio.sleep_forever()
-        if self.health == "fails":
-            is_up = self.name in self.world.guard.state
-            raise self.world.error(f"{self.name} is unwell", moot=not is_up)
-        return self.health != "is false"
-
-    def _look_below(self, values: Sequence[object]) -> None:
-        absent = [need.name for need in self.below() if not need.live]
-        if absent:
-            self.world.complain(f"{self.name} opens without {absent}")
-        wanted = [None if n.node.kind == "skipped" else n.value for n in self.needs]
-        if list(values) != wanted:
-            self.world.complain(f"{self.name} is given {values} instead of {wanted}")
-
-    def _look_above(self) -> None:
-        users = [a.name for a in self.world.actors if a.live and self in a.below()]
-        if users:
-            self.world.complain(f"{self.name} closes under {users}")
-        requests = self.world.in_flight
-        if self.world.guard.phase is Phase.STOPPING and requests:
-            self.world.complain(f"{self.name} closes under {requests} requests")
-
-
-class World:
-    """A guard, what it guards and who runs it.
-
-    Attributes:
-        wrong: What was found wrong.
-        injected: Every error that was raised on purpose.
-        in_flight: How many requests are in the app, on paths that need something.
-    """
-
-    def __init__(self, nodes: Sequence[Node], delay: float) -> None:
-        self.wrong: list[str] = []
-        self.injected: list[BaseException] = []
-        self.heard: set[int] = set()
-        self.moot: set[int] = set()
-        self.in_flight = 0
-        self.delay = delay
-        self.actors: list[Actor] = []
-        for number, node in enumerate(nodes):
-            self.actors.append(Actor(self, number, node))
-        self.first = self.actors[0]
-        recipes = [actor.recipe for actor in self.actors]
-        self.guard = LifespanGuard(
-            self._app,
-            recipes,
-            app_lifespan="off",
-            gate=Gate(needs={"/first": [self.first.recipe], "/open": ()}),
-            drain=Drain(delay=delay, grace=GRACE, signals=(signal.SIGTERM,)),
-            shutdown_timeout=SHUTDOWN_TIMEOUT,
-            observers=[self._hear],
-        )
-        self.server = MemoryServer(self.guard)
-        self.requests: list[anyio.Event] = []
-        self.answers: Counter[int | None] = Counter()
-        self.scope = anyio.CancelScope()
-        self.stop = anyio.Event()
-        self.hosted = False
-
-    def complain(self, text: str) -> None:
-        self.wrong.append(text)
-
-    def error(
-        self, text: str, kind: type[Exception] = InjectedError, *, moot: bool = False
-    ) -> Exception:
-        """Make an error; one that is *moot* need not be heard of after a stop."""
-        error = kind(text)
-        self.injected.append(error)
-        if moot:
-            self.moot.add(id(error))
-        return error
-
-    def unheard(self) -> list[BaseException]:
-        """Return the errors that nobody was told of."""
-        return [error for error in self.injected if id(error) not in self.heard]
-
-    # Who runs it
-
-    async def host(self) -> None:
-        """Be the server's process, from one startup to the next shutdown."""
-        self.hosted = True
-        self.stop, self.scope = anyio.Event(), anyio.CancelScope()
-        self.server = MemoryServer(self.guard)
-        before = signal.signal(signal.SIGTERM, self.on_signal)
-        try:
-            with self.scope:
-                async with self.server:
-                    await self.stop.wait()
+            scenario = self.scenario
+            loops.run(
+                self._main,
+                scenario.backend,
+                scenario.luck,
+                self._turns,
+                self._thread_is_on,
+            )
+        except loops.StuckError as error:
+            self._stand_still()
+            self.complain("goes on", str(error))
         except Exception as error:
-            if not _is_ours(error):
-                self.complain(f"the server saw {error!r} from {error.__cause__!r}")
-        finally:
+            self._stand_still()
+            self.complain("goes on", f"out of the event loop came {error!r}")
+        if threading.active_count() > threads:
+            self._stand_still()
+            self._wait_for_threads(threads)
+        return self
+
+    def _thread_is_on(self) -> bool:
+        turning = (ResourcePhase.OPENING, ResourcePhase.CLOSING)
+        return any(
+            actor.node.kind == "thread" and self.lives[name].phase in turning
+            for name, actor in self.actors.items()
+        )
+
+    def _stand_still(self) -> None:
+        last = self.lines[-1][0] if self.lines else 0.0
+        self.now = lambda: last
+
+    def _wait_for_threads(self, before: int) -> None:
+        for thread in threading.enumerate():
+            if thread.daemon and thread is not threading.current_thread():
+                thread.join(1.0)
+        if threading.active_count() > before:
+            self.complain("nothing is left", f"{threading.enumerate()}")
+        for actor in self._all:
+            if actor.busy:
+                self.complain("opens once", f"{actor.name} is not closed")
+
+    # The whole
+
+    async def _main(self) -> None:
+        self.now = loops.clock(self.scenario.backend)
+        if self.on_asyncio:
+            asyncio.get_running_loop().set_exception_handler(self._hear_of_unhandled)
+        self._make()
+        at_rest = len(anyio.get_running_tasks())
+        async with anyio.create_task_group() as self._group:
+            for stop in self.scenario.stops:
+                await self._cycle(stop)
+            await self._end_requests()
+            self._group.cancel_scope.cancel()
+        await anyio.sleep(1.0)
+        left = anyio.get_running_tasks()
+        if len(left) > at_rest:
+            self.complain("nothing is left", f"{[task.name for task in left]}")
+
+    def _hear_of_unhandled(self, loop: Any, context: dict[str, Any]) -> None:
+        self.complain("goes on", f"{context['message']}: {context.get('exception')!r}")
+
+    def _make(self) -> None:
+        scenario = self.scenario
+        for number, node in enumerate(scenario.nodes):
+            needs = [self._all[need] for need in node.needs]
+            self._all.append(Actor(self, number, node, needs))
+        recipes = [actor.recipe for actor in self._all]
+        app_lifespan: Any = "off"
+        if scenario.app is not None:
+            needs = [self._all[need] for need in scenario.app.needs]
+            self._app = Actor(self, -1, scenario.app, needs)
+            app_lifespan = self._app.recipe
+        drain = scenario.drain
+        self.guard = LifespanGuard(
+            self._serve,
+            recipes,
+            app_lifespan=app_lifespan,
+            gate=Gate(needs={"/first": recipes[:1]}),
+            probes=Probes(details=True),
+            drain=drain
+            if drain is None
+            else Drain(grace=drain, signals=(signal.SIGTERM,)),
+            shutdown_timeout=scenario.shutdown_timeout,
+            observers=[self._observe],
+        )
+
+    # One start/stop cycle
+
+    async def _cycle(self, stop: float) -> None:
+        self.note("--- the server starts it")
+        everyone = [*self._all, self._app] if self._app else self._all
+        self.enter(everyone)
+        self._seen.clear()
+        self._wanted, self._ended = anyio.Event(), anyio.Event()
+        self._server = MemoryServer(self.guard)
+        exchange = self._server.lifespan
+        exchange.feed({"type": "lifespan.startup"})
+        before = self._be_a_server()
+        self._host_scope = anyio.CancelScope()
+        self._group.start_soon(self._host, exchange)
+        timeline = anyio.CancelScope()
+        self._group.start_soon(self._timeline, timeline)
+        with anyio.move_on_after(stop):
+            await self._wanted.wait()
+        await self._stop(exchange)
+        timeline.cancel()
+        if before is not None:
             signal.signal(signal.SIGTERM, before)
-            self.injected = [e for e in self.injected if id(e) not in self.moot]
-            self.hosted = False
+        self.look_back(complete="lifespan.startup.complete" in self._server.said)
 
-    def on_signal(self, signum: int, frame: object) -> None:
-        """Be a server's handler."""
-        self.stop.set()
+    def _be_a_server(self) -> Any:
+        if self.scenario.drain is None:
+            return None
+        return signal.signal(signal.SIGTERM, lambda *_: self._wanted.set())
 
-    # Who asks
+    async def _host(self, exchange: Exchange) -> None:
+        self._host_task = asyncio.current_task() if self.on_asyncio else None
+        try:
+            with self._host_scope:
+                if self.scenario.leftover:
+                    await leave_a_cancellation()
+                await self._converse(exchange)
+        finally:
+            self._host_task = None
+            self._ended.set()
+            self._wanted.set()
 
-    async def ask(self, path: str) -> None:
-        """Make a request, which stays until it is let go."""
-        request: Request = self.server.http(path)
-        await request.run()
-        self.answers[request.status] += 1
-        if request.status not in (200, 503):
-            self.complain(f"{path} was answered {request.status}")
+    async def _converse(self, exchange: Exchange) -> None:
+        error: BaseException | None = None
+        try:
+            await exchange.run()
+        except SWALLOWED as raised:
+            error = raised
+            if self._host_task is not None:
+                while self._host_task.cancelling():
+                    self._host_task.uncancel()
+        except BaseException:
+            self.note("--- the lifespan is cancelled")
+            raise
+        said = [message["type"] for message in exchange.sent]
+        self.note(f"--- the lifespan is over: {said}, {error!r}")
+        self._check_conversation(said, error)
 
-    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
-        needed = self.needed(scope["path"])
+    def _check_conversation(self, said: list[str], error: BaseException | None) -> None:
+        cancelled = self.cancelled > float("-inf")
+        if error is not None and not self._may_leave(error):
+            text = f"out of the lifespan came {error!r} from {_cause(error)!r}"
+            self.complain("protocol", text)
+        complete = said[:1] == ["lifespan.startup.complete"]
+        if not complete and said != ["lifespan.startup.failed"] and not cancelled:
+            self.complain("protocol", f"the server is told {said}")
+        if complete and not cancelled and len(said) != 2:
+            self.complain("protocol", f"the server is told {said}, and {error!r}")
+
+    def _may_leave(self, error: BaseException) -> bool:
+        """Whether a server may see it: as its own, as ours, or as the app's."""
+        if isinstance(error, asyncio.CancelledError):
+            return self.cancelled > float("-inf")
+        if isinstance(error, LifespanGuardError):
+            return not isinstance(error, IllegalTransitionError)
+        apps = (i for i in self.injections if i.actor.node.kind == "lifespan")
+        raised = {id(injection.error) for injection in apps}
+        return all(id(leaf) in raised for leaf in culprits_of(error))
+
+    async def _stop(self, exchange: Exchange) -> None:
+        self.look_before_the_stop()
+        began = self.now()
+        starting = exchange.phase == "starting"
+        if not self._ended.is_set():
+            cancels = starting or not self.scenario.polite
+            self.begin_stop(cancelled=cancels)
+            self.note(f"--- the server {'cancels' if cancels else 'stops'} it")
+            if cancels:
+                self._cancel_host()
+            else:
+                exchange.phase = "stopping"
+                exchange.feed({"type": "lifespan.shutdown"})
+        await self._wait_ended(began)
+
+    async def _wait_ended(self, began: float) -> None:
+        limit = self.scenario.shutdown_timeout + SLACK
+        if self.scenario.drain is not None:
+            limit += self.scenario.drain + PATIENCE
+        with anyio.move_on_after(limit + LATE):
+            await self._ended.wait()
+        if self.now() > began + limit:
+            text = f"after {self.now() - began:.3f} s: {self._still_busy()}"
+            self.complain("stop in time", text)
+        tries = 0
+        while not self._ended.is_set():
+            tries += 1
+            self._cancel_host()
+            await anyio.sleep(10)
+            if tries > 5:
+                self._turns.broken = True
+                raise loops.StuckError("the lifespan does not end")
+
+    def _still_busy(self) -> str:
+        return ", ".join(a.name for a in self.actors.values() if a.busy) or "nothing"
+
+    def _cancel_host(self) -> None:
+        if self._host_task is not None:
+            self._host_task.cancel()
+        else:
+            self._host_scope.cancel()
+
+    # What happens
+
+    def mark(self, what: str, actor: Actor) -> None:
+        self._line(f"{what} {actor.name}")
+
+    def begins(self, actor: Actor, values: Sequence[Any] | None) -> bool:
+        hot = super().begins(actor, values)
+        if not hot:
+            self._line(f"attempt {actor.name}")
+        return hot
+
+    def comes_up(self, actor: Actor) -> None:
+        super().comes_up(actor)
+        self._line(f"opened {actor.name}")
+
+    def goes_down(self, actor: Actor) -> None:
+        self._line(f"closing {actor.name}")
+        super().goes_down(actor)
+
+    def is_down(self, actor: Actor) -> None:
+        super().is_down(actor)
+        self._line(f"closed {actor.name}")
+
+    def _observe(self, event: Event) -> None:
+        name = getattr(event, "resource", "")
+        self.note(f"    {type(event).__name__} {name}", event)
+        try:
+            self.hear(event)
+        except Exception as error:
+            self.complain("goes on", f"the witness failed: {error!r}")
+        self._fire(f"{type(event).__name__} {name}")
+
+    def _line(self, line: str) -> None:
+        self.note(line)
+        self._fire(line)
+
+    def _fire(self, line: str) -> None:
+        self._seen[line] += 1
+        for happening in self.scenario.happenings:
+            if happening.when == line and happening.nth in (0, self._seen[line]):
+                self._do(happening)
+
+    async def _timeline(self, scope: anyio.CancelScope) -> None:
+        began = self.now()
+        timed = [h for h in self.scenario.happenings if not isinstance(h.when, str)]
+        with scope:
+            for happening in sorted(timed, key=lambda h: float(h.when)):
+                await anyio.sleep(max(0.0, began + float(happening.when) - self.now()))
+                self._do(happening)
+
+    def _do(self, happening: Happening) -> None:
+        if self._ended.is_set():
+            return
+        target = self._target(happening)
+        self.note(f"*** {happening.what} ({target.name})")
+        self.trouble()
+        match happening.what:
+            case "crash":
+                target.crash("crashes")
+            case "crash by panic":
+                target.crash("panics")
+            case "end":
+                target.crash("ends")
+            case "retry":
+                self._retry()
+            case "pause":
+                self.guard.pause("chaos")
+            case "resume":
+                self.guard.resume()
+            case "drain":
+                self.guard.begin_drain("chaos")
+            case _:
+                self._do_more(happening.what, target)
+
+    def _do_more(self, what: str, target: Actor) -> None:
+        match what:
+            case "stop":
+                self._wanted.set()
+            case "cancel the owner":
+                self._cancel_owner(target)
+            case "cancel the server":
+                if self._host_task is not None:
+                    self.begin_stop(cancelled=True)
+                    self._cancel_host()
+            case "signal":
+                if self.scenario.drain is not None:
+                    if self.phase is Phase.STARTING:
+                        self.limit_stop()
+                    signal.raise_signal(signal.SIGTERM)
+            case _:
+                self._visit(what)
+
+    def _visit(self, what: str) -> None:
+        if what == "probe":
+            self._group.start_soon(self._probe)
+        else:
+            self._group.start_soon(self._ask, "/first" if "first" in what else "/")
+
+    def _target(self, happening: Happening) -> Actor:
+        if happening.target < 0:
+            assert self._app is not None
+            return self._app
+        return self._all[happening.target]
+
+    def _retry(self) -> None:
+        self.hurried = self.now()
+        self.guard.retry_now()
+
+    def _cancel_owner(self, actor: Actor) -> None:
+        if actor.task is not None and not actor.task.done():
+            self.lives[actor.name].cancelled = self.now()
+            actor.went.add("cancelled")
+            actor.task.cancel()
+
+    # Requests
+
+    async def _probe(self) -> None:
+        live = await self._server.get("/livez")
+        if live.status != 200:
+            self.complain("answered", f"/livez says {live.status}")
+        ready = await self._server.get("/readyz?verbose")
+        if "Infinity" in str(ready.body) or "NaN" in str(ready.body):
+            self.complain("answered", f"/readyz says {ready.body!r}")
+
+    async def _ask(self, path: str) -> None:
+        self._requests += 1
+        request = self._server.http(path)
+        try:
+            await request.run()
+            if request.status not in (200, 503):
+                self.complain("answered", f"{path}: {request.status}")
+        except Exception as error:
+            self.complain("answered", f"{path} raises {error!r}")
+        finally:
+            self._requests -= 1
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            assert self._app is not None
+            await self._app.lifespan(scope, receive, send)
+            return
+        first = scope["path"] == "/first"
+        needed = self._all[:1] if first else [a for a in self._all if a.node.required]
         state = scope["state"]
-        absent = [
+        away = [
             actor.name
             for actor in needed
+            if actor.node.enabled == "yes" and actor.node.kind in ("context", "step")
             if state.get(actor.name) != actor.value
-            or (actor.node.kind == "held" and not actor.live)
+            or (actor.node.kind == "context" and not actor.live)
         ]
-        if absent:
-            self.complain(f"{scope['path']} was let in without {absent}")
-        go = anyio.Event()
-        self.requests.append(go)
-        self.in_flight += bool(needed)
-        try:
-            await send({"type": "http.response.start", "status": 200})
-            await go.wait()
-            await send({"type": "http.response.body"})
-        finally:
-            self.in_flight -= bool(needed)
+        if away:
+            self.complain("let in", f"{scope['path']} without {away}")
+        self.note(f"    request in, {scope['path']}")
+        await anyio.sleep(1.5)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
 
-    def needed(self, path: str) -> list[Actor]:
-        """Return what a path needs that may be there."""
-        by_path: dict[str, Callable[[Actor], bool]] = {
-            "/": lambda actor: actor.node.required,
-            "/first": lambda actor: actor is self.first,
-            "/open": lambda actor: False,
-        }
-        there = (a for a in self.actors if a.node.kind != "skipped")
-        return [actor for actor in there if by_path[path](actor)]
+    async def _end_requests(self) -> None:
+        await anyio.sleep(30)  # It costs nothing.
+        if self._requests:
+            self.complain("answered", f"{self._requests} requests are still on")
+        await checkpoint()
 
-    # Who looks on
+    # How it is told
 
-    async def look(self) -> None:
-        """Look whether everything is as it must be while nothing moves."""
-        report = self.guard.report()
-        phases = {r.name: r.phase for r in report.resources}
-        for actor in self.actors:
-            self._look_at(actor, phases[actor.name])
-        ready = report.phase is Phase.SERVING and report.paused is None
-        fine = (ResourcePhase.UP, ResourcePhase.SKIPPED)
-        required = (a for a in self.actors if a.node.required)
-        ready = ready and all(phases[a.name] in fine for a in required)
-        for path, expected in {"/livez": 200, "/readyz": 200 if ready else 503}.items():
-            status = (await self.server.get(path)).status
-            if status != expected:
-                self.complain(f"{path} says {status}")
-
-    def _look_at(self, actor: Actor, phase: ResourcePhase) -> None:
-        up = phase in (ResourcePhase.UP, ResourcePhase.FAILING)
-        held = actor.node.kind == "held"
-        if held and up and not actor.live:
-            self.complain(f"{actor.name} is said to be {phase.value}")
-        over = (ResourcePhase.PENDING, ResourcePhase.WAITING, ResourcePhase.FAILED)
-        if phase in (*over, ResourcePhase.CLOSED, ResourcePhase.SKIPPED) and actor.live:
-            self.complain(f"{actor.name} is open while it is {phase.value}")
-        if up is not (actor.name in self.guard.state):
-            self.complain(f"{actor.name} is {phase.value}: {self.guard.state}")
-
-    async def look_for_the_late(self) -> None:
-        """Look whether all is up that has not given up, if there was time for it."""
-        report = self.guard.report()
-        over = (ResourcePhase.UP, ResourcePhase.SKIPPED, ResourcePhase.FAILED)
-        late = [r for r in report.resources if r.phase not in over]
-        if late and report.phase is Phase.SERVING:
-            self.complain(f"these are late: {late}")
-        if self.unheard():
-            self.complain(f"nobody heard of {self.unheard()}")
-
-    def look_back(self) -> None:
-        """Look whether it has come to an end."""
-        if self.hosted:
-            self.complain(f"it has not stopped: {self.guard.report()}")
-        elif self.guard.phase not in (Phase.IDLE, Phase.STOPPED, Phase.FAILED):
-            self.complain(f"the guard is {self.guard.phase} for ever")
-        if self.unheard():
-            self.complain(f"nobody heard of {self.unheard()}")
-        for actor in self.actors:
-            if actor.live or actor.opened != actor.closed:
-                self.complain(
-                    f"{actor.name} was opened {actor.opened} times and closed"
-                    f" {actor.closed} times"
-                )
-
-    def _hear(self, event: Event) -> None:
-        error = getattr(event, "error", None)
-        if isinstance(error, BaseException):
-            self.heard.update(map(id, all_of(error)))
+    def transcript(self) -> str:
+        """Return what happened, line by line, with virtual seconds."""
+        told = (f"{time:9.3f}  {_told(text, it)}" for time, text, it in self.lines)
+        return "\n".join(told)
 
 
-def all_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, what it holds and what led to it."""
-    if error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for leaf in error.exceptions:
-                yield from all_of(leaf)
-        yield from all_of(error.__cause__)
-        yield from all_of(error.__context__)
+def _told(text: str, thing: Any) -> str:
+    if thing is None:
+        return text
+    facts = (
+        f"{field}={_short(getattr(thing, field))}"
+        for field in thing.__slots__
+        if field != "resource"
+    )
+    return f"{text} {' '.join(facts)}"
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether it is what a server is to see of what went wrong here."""
-    ours = (CloseFailedError, StartupFailedError, StopRequestedError)
-    return isinstance(error, LifespanError) and isinstance(error.__cause__, ours)
+def _short(value: object) -> str:
+    if isinstance(value, BaseExceptionGroup):
+        return f"[{', '.join(map(_short, value.exceptions))}]"
+    if isinstance(value, BaseException):
+        cause = value.__cause__
+        return repr(value) + (f" from {_short(cause)}" if cause else "")
+    return str(getattr(value, "value", value))
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    return None if error is None else error.__cause__ or error.__context__
+
+
+def play(scenario: Scenario) -> World:
+    """Play *scenario*, and return with what was seen."""
+    return World(scenario).play()
