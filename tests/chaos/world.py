@@ -446,7 +446,7 @@ def _told(text: str, thing: Any) -> str:
         return text
     facts = (
         f"{field}={_short(getattr(thing, field))}"
-        for field in thing.__slots__
+        for field in vars(thing)
         if field != "resource"
     )
     return f"{text} {' '.join(facts)}"
