@@ -31,7 +31,7 @@ __all__ = ["BlackHole", "Postgres", "PostgresError", "free_port"]
 
 USER, PASSWORD, DATABASE = "app", "s3cret-pa55", "app"
 
-_TIMEOUT = 15.0
+_TIMEOUT = 30.0
 _LOG_TAIL_LINES = 20
 _STOP_SIGNALS = {"smart": SIGTERM, "fast": SIGINT, "immediate": SIGQUIT}
 _SETTINGS = (
@@ -88,7 +88,7 @@ class Postgres:
             _give_away(self._data)
 
     def start(self) -> None:
-        """Start, and return when connections are accepted, within 15 s."""
+        """Start, and return when connections are accepted, within 30 s."""
         if self.running:
             return
         self.initialise()
@@ -97,7 +97,7 @@ class Postgres:
         self._wait_ready()
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """Shut down in PostgreSQL's own way, and return when done, within 15 s."""
+        """Shut down in PostgreSQL's own way, and return when done, within 30 s."""
         if self._server is None or not self.running:
             return
         self._server.send_signal(_STOP_SIGNALS[mode])

@@ -70,18 +70,19 @@ def _remove() -> None:
 
 @cache
 def _programs() -> Path:
-    installed = _installed()
-    for folder in chain([installed], _copies(installed)):
+    package = installed()
+    for folder in chain([package], _copies(package)):
         if _runs(folder / _PROGRAMS / "initdb"):
             return folder / _PROGRAMS
     raise PostgresError(
         "PostgreSQL cannot be run: the user nobody may run nothing in"
-        f" {installed}, nor in a temporary folder; set TMPDIR to one"
+        f" {package}, nor in a temporary folder; set TMPDIR to one"
         " that every user may enter, on a file system that is not mounted noexec"
     )
 
 
-def _installed() -> Path:
+def installed() -> Path:
+    """Return the folder that the package is installed in."""
     # Found, not imported: at import the wheel warns, and wants to create a user.
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -89,18 +90,19 @@ def _installed() -> Path:
     return Path(spec.submodule_search_locations[0]).parent
 
 
-def _copies(installed: Path) -> Iterator[Path]:
+def _copies(package: Path) -> Iterator[Path]:
     """Copy what is needed to one folder after the other, each as it is asked for."""
-    for place in _places():
+    for place in places():
         with suppress(OSError):
             copy = temporary_folder("postgres-programs-", place)
             for each in _NEEDED:
-                _copy(installed / each, copy / each)
-            _open_up(copy)
+                _copy(package / each, copy / each)
+            open_up(copy)
             yield copy
 
 
-def _places() -> Iterable[Path]:
+def places() -> Iterable[Path]:
+    """Return where a copy may go."""
     return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")))
 
 
@@ -112,7 +114,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _open_up(folder: Path) -> None:
+def open_up(folder: Path) -> None:
     """Let every user read it, whatever root's umask made of it at the installation."""
     for path in (folder, *folder.rglob("*")):
         may_run = path.is_dir() or path.stat().st_mode & 0o100

