@@ -141,6 +141,27 @@ async def test_a_call_that_fails_in_the_thread_is_permanent(stage: Stage) -> Non
 
 
 @pytest.mark.anyio
+async def test_a_thread_that_cannot_start_is_tried_again(
+    stage: Stage, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is out of threads for a moment does not lose its resource."""
+    start, refused = threading.Thread.start, RuntimeError("can't start new thread")
+    refuse = failing(refused)
+
+    def start_or_refuse(thread: threading.Thread) -> None:
+        if thread.name == "model":
+            refuse()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_refuse)
+    model.may_enter.set()
+    model.may_leave.set()
+    async with stage.running(resource(model.open, name="model", retry=AT_ONCE)):
+        await stage.until_up("model")
+    assert [event.error for event in stage.recorder.of(AttemptFailed)] == [refused]
+
+
+@pytest.mark.anyio
 async def test_a_late_thread_is_abandoned(stage: Stage, model: Model) -> None:
     """Its attempt has failed; it leaves as soon as it has entered."""
     model.may_leave.set()
