@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from asgi_lifespan_guard import (
@@ -185,6 +186,7 @@ async def test_no_attempt_starts_while_the_last_ones_thread_runs(
     late = resource(model.open, name="model", timeout=0.02, retry=AT_ONCE)
     async with stage.running(late):
         await stage.recorder.wait_for(AttemptFailed, 3)
+        await anyio.to_thread.run_sync(model.entering.wait)
         assert len(model.threads) == 1
         model.may_enter.set()
         await stage.until_up("model")
@@ -223,8 +225,10 @@ def test_a_thread_survives_its_event_loop(model: Model, anyio_backend: Any) -> N
 
     async def main() -> None:
         context = ThreadedContext("model", model.open)
-        with anyio.move_on_after(0.01):
-            await context.__aenter__()
+        async with anyio.create_task_group() as group:
+            group.start_soon(context.__aenter__)
+            await anyio.to_thread.run_sync(model.entering.wait)
+            group.cancel_scope.cancel()
 
     backend, options = anyio_backend
     anyio.run(main, backend=backend, backend_options=options)
