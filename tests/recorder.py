@@ -12,7 +12,7 @@ from asgi_lifespan_guard.events import Event
 
 E = TypeVar("E", bound=Event)
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which a test is told that what it waits for does not come."""
 
 

@@ -1,4 +1,4 @@
-"""Views that frameworks run in a task of their own, and views that say goodbye."""
+"""Views that frameworks or servers have in tasks, and views that say goodbye."""
 
 from __future__ import annotations
 
@@ -99,6 +99,29 @@ async def test_who_waits_again_is_cancelled_itself(
         request = await drained(server, guard, recorder)
     assert recorder.marks == ["in", "in", "cancelled"]
     assert request.body == b"1"
+
+
+@on_asyncio
+async def test_a_cancellation_that_is_not_ours_goes_on(recorder: Recorder) -> None:
+    """A server that cancels a request while it cleans up sees it cancelled."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        recorder.mark("in")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            recorder.mark("cleaning up")
+            await anyio.sleep_forever()
+
+    guard = LifespanGuard(app, app_lifespan="off", drain=EVENTS)
+    async with MemoryServer(guard) as server:
+        task = asyncio.ensure_future(server.get("/events"))
+        await recorder.wait_for_mark("in")
+        guard.begin_drain()
+        await recorder.wait_for_mark("cleaning up")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_who_watches_the_drain_may_say_goodbye(recorder: Recorder) -> None:

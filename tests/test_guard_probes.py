@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgi_lifespan_guard import LifespanGuard, Probes
+from asgi_lifespan_guard import Gate, LifespanGuard, Probes
 from asgi_lifespan_guard.events import (
     AttemptFailed,
     ResourceGaveUp,
@@ -80,7 +80,8 @@ async def test_no_password_and_without_details_no_name(
 async def test_excluded_and_single(recorder: Recorder) -> None:
     """One resource can be left out, and asked for alone."""
     db, cache = Tap(recorder), Tap(recorder, "cache", shut=True)
-    guard = LifespanGuard(hello, [db.recipe, cache.recipe], observers=[recorder])
+    recipes = [db.recipe, cache.recipe]
+    guard = LifespanGuard(hello, recipes, gate=Gate(wait=0), observers=[recorder])
     async with MemoryServer(guard) as server:
         await recorder.wait_for(ResourceOpened, 2)
         for path, status in {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
@@ -66,6 +67,21 @@ async def test_many_first_requests_start_it_once(recorder: Recorder) -> None:
             group.start_soon(visit, lambda: client.http("/livez"))
     assert answers == [200] * 100
     assert recorder.marks == ["app starts", "open db"]
+
+
+@pytest.mark.anyio
+async def test_the_first_request_lends_nothing_to_it(recorder: Recorder) -> None:
+    """What is bound in the context of a request is not bound in the resources."""
+    visitor = contextvars.ContextVar("visitor", default="none")
+
+    @resource
+    async def db() -> AsyncGenerator[None, None]:
+        recorder.mark(f"visitor: {visitor.get()}")
+        yield
+
+    visitor.set("the first")
+    assert (await client_of(lazy(hello, db)).get("/")).status == 200
+    assert recorder.marks == ["visitor: none"]
 
 
 @pytest.mark.anyio

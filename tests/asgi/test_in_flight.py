@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard._asgi.in_flight import InFlight
 from asgi_lifespan_guard._tasks.backend import on_trio
@@ -39,7 +40,7 @@ class House:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.exchanges.run(self._app, scope, receive, send)
-        await anyio.lowlevel.checkpoint()  # A cancellation left over would show.
+        await checkpoint()  # A cancellation left over would show.
         self.recorder.mark(f"out of {scope['path']}")
 
     @asynccontextmanager
@@ -56,7 +57,7 @@ class House:
         try:
             await self._handler(self, scope, receive, send)
         finally:
-            await anyio.sleep(0.01)
+            await checkpoint()
             self.recorder.mark(f"clean {scope['path']}")
 
 
@@ -285,7 +286,7 @@ async def talk(house: House, scope: Any, receive: Any, send: Any) -> None:
     house.recorder.mark(f"in {scope['path']}")
     while True:
         await send(TEXT)
-        await anyio.sleep(0.01)
+        await checkpoint()
 
 
 @pytest.mark.parametrize("handler", [listen, talk])

@@ -8,7 +8,6 @@ import anyio
 import pytest
 
 from asgi_lifespan_guard._asgi.websocket import Socket
-from tests.recorder import PATIENCE
 
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +26,7 @@ class Peer:
 
     async def receive(self) -> Any:
         if not self._messages:
-            await anyio.sleep(PATIENCE)
+            await anyio.sleep_forever()
         return self._messages.pop(0)
 
     async def send(self, message: Any) -> None:

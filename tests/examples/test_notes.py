@@ -42,7 +42,7 @@ def test_watching_ends_with_the_database(postgres: Postgres) -> None:
             next_count = asyncio.ensure_future(anext(counts))
             postgres.kill()
             with pytest.raises(asyncpg.InterfaceError):
-                await asyncio.wait_for(next_count, timeout=10)
+                await asyncio.wait_for(next_count, timeout=30)
 
     postgres.start()
     asyncio.run(run())

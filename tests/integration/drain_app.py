@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
+from anyio.lowlevel import checkpoint
 from tenacity import wait_fixed
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Retry, resource
@@ -53,7 +56,7 @@ async def db() -> AsyncGenerator[Pool, None]:
     try:
         yield pool
     finally:
-        await anyio.sleep(0.01)
+        await checkpoint()
         pool.is_open = False
         mark("close db")
 
@@ -92,9 +95,9 @@ async def say(send: Any, body: bytes) -> None:
 
 
 async def drain_begins(scope: Any) -> None:
-    """Wait for the drain, and a little longer."""
+    """Wait for the drain, and as much longer as LINGER says."""
     await LifespanGuard.of(scope).draining.wait()
-    await anyio.sleep(0.3)
+    await anyio.sleep(seconds("LINGER", 0.3))
 
 
 # Ways to be in flight.
@@ -169,15 +172,17 @@ async def stubborn(scope: Any, receive: Any, send: Any) -> None:
     await anyio.sleep(3600)
 
 
+immortals: list[anyio.Event] = []
+
+
 async def immortal(scope: Any, receive: Any, send: Any) -> None:
-    """Ignore every cancellation for some seconds."""
+    """Ignore every cancellation until the drain has ended without it."""
+    immortals.append(over := anyio.Event())
     await start(send)
     await say(send, b"begin\n")
-    await LifespanGuard.of(scope).draining.wait()
-    end = anyio.current_time() + 6
-    while anyio.current_time() < end:
+    while not over.is_set():
         with suppress(anyio.get_cancelled_exc_class()), anyio.CancelScope(shield=True):
-            await anyio.sleep_until(end)
+            await over.wait()
 
 
 async def quick(scope: Any, receive: Any, send: Any) -> None:
@@ -269,6 +274,8 @@ def observe(event: Event) -> None:
             mark("draining", reason, in_flight)
         case DrainEnded(_, left):
             mark("drained", left)
+            for over in immortals:
+                over.set()
         case RequestCut(path):
             mark("cut", path)
         case RequestStuck(path):
@@ -289,6 +296,12 @@ nested = LifespanGuard(app, probes=None)
 # A resource that is in trouble when the signal comes.
 
 
+def let_go() -> None:
+    """Wait until the test writes into the pipe that GO names."""
+    with Path(os.environ["GO"]).open("rb") as pipe:
+        pipe.read(1)
+
+
 async def troubled(pool: Pool) -> AsyncGenerator[None, None]:
     """Be at some point of a life where a stop is inconvenient, as TROUBLE says."""
     trouble = os.environ.get("TROUBLE")
@@ -302,7 +315,7 @@ async def troubled(pool: Pool) -> AsyncGenerator[None, None]:
         mark("open troubled")
         yield
         mark("trouble")
-        await anyio.sleep(0.5)
+        await anyio.to_thread.run_sync(let_go)
     finally:
         mark("close troubled", pool.is_open)
 

@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 def get(server: ServerProcess, path: str) -> httpx.Response:
     """Make one GET request."""
-    return httpx.get(server.url(path), trust_env=False, timeout=10)
+    return httpx.get(server.url(path), trust_env=False, timeout=30)
 
 
 @SERVERS
@@ -57,7 +57,7 @@ def test_a_guard_without_any_code(kind: str, folder: Path) -> None:
         server.wait_bound()
         assert get(server, "/livez").status_code == 200
         assert get(server, "/").text == "hello from the lifespan"
-        assert wait_until(lambda: get(server, "/readyz").status_code == 200, 10)
+        assert wait_until(lambda: get(server, "/readyz").status_code == 200, 30)
         server.terminate()
         server.wait()
     assert "app shuts down" in server.output

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import uvicorn
@@ -171,7 +172,8 @@ async def test_guards_in_guards(kind: str) -> None:
 async def test_past_its_grace_a_request_is_cut(kind: str) -> None:
     """The finite may finish; what goes on is cancelled, cleaned up, and told apart."""
     paths = ["/hour", "/length", "/stubborn"]
-    async with serving(planned(kind, GRACE=0.8, CLEANUP=0.1)) as (server, visitors):
+    # Less than the 3 s after which hypercorn cancels what is left.
+    async with serving(planned(kind, GRACE=1, LINGER=0)) as (server, visitors):
         whole = [
             visitors.send(visitors.download("/ndjson")),
             visitors.send(visitors.download("/post-stream", "POST", **EVENTS)),
@@ -209,7 +211,7 @@ async def test_what_does_not_end_is_reported(kind: str) -> None:
         await wait_end(server)
     assert "stuck /immortal" in marks(server)
     assert "drained 1" in marks(server)
-    told = r"/immortal: stuck, running for [4-9]\.\d s at least"
+    told = r"/immortal: stuck, running for \d+\.\d s at least"
     assert re.search(told, server.output)
 
 
@@ -232,7 +234,7 @@ async def test_a_server_that_does_not_wait_for_what_it_cancels(kind: str) -> Non
 @pytest.mark.parametrize("kind", UVICORN)
 async def test_during_the_delay_it_goes_on_serving(kind: str) -> None:
     """New connections are served, and only readiness is gone."""
-    async with serving(planned(kind, DELAY=1)) as (server, visitors):
+    async with serving(planned(kind, DELAY=3600)) as (server, visitors):
         old = visitors.send(visitors.download("/sse", **EVENTS))
         await visitors.wait_arrived(1)
         server.terminate()
@@ -244,9 +246,24 @@ async def test_during_the_delay_it_goes_on_serving(kind: str) -> None:
         statuses = [await visitors.status(path) for path in paths]
         assert statuses == [200, 503, 200]
         assert "Shutting down" not in server.output
+        server.terminate()
         await wait_end(server)
     assert old.result()[:2] == new.result()[:2] == (200, True)
     assert socket.result() == 1012
+    assert_closed_last(server)
+
+
+@pytest.mark.parametrize("kind", UVICORN)
+async def test_after_the_delay_it_stops_by_itself(kind: str) -> None:
+    """The signal is handed on to the server then, and everybody is let out."""
+    async with serving(planned(kind, DELAY=0.2)) as (server, visitors):
+        stream = visitors.send(visitors.download("/sse", **EVENTS))
+        await visitors.wait_arrived(1)
+        server.terminate()
+        await wait_end(server)
+    assert stream.result()[:2] == (200, True)
+    output = server.output
+    assert output.index("MARK draining SIGTERM") < output.index("Shutting down")
     assert_closed_last(server)
 
 
@@ -341,8 +358,9 @@ async def test_the_guard_starts_again_in_the_same_process(
                 server.wait_output, rf"(?s:(MARK open cache.*?){{{number}}})"
             )
             async with Visitors(server) as visitors:
-                while server.output.count("Uvicorn running") < number:
-                    await asyncio.to_thread(server.wait_output, "Uvicorn running")
+                await asyncio.to_thread(
+                    server.wait_output, rf"(?s:(Uvicorn running.*?){{{number}}})"
+                )
                 stream = visitors.send(visitors.download("/sse", **EVENTS))
                 await visitors.wait_arrived(1)
                 server.terminate()
@@ -397,7 +415,7 @@ async def in_a_thread() -> AsyncGenerator[Visitors, None]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        assert await asyncio.to_thread(wait_until, lambda: server.started, 10)
+        assert await asyncio.to_thread(wait_until, lambda: server.started, 30)
         async with Visitors(address) as visitors:
             yield visitors
     finally:
@@ -412,12 +430,16 @@ async def in_a_thread() -> AsyncGenerator[Visitors, None]:
 @pytest.mark.parametrize(
     "trouble", ["blocks", "waits for its next attempt", "hangs", "closes"]
 )
-async def test_a_signal_comes_at_a_bad_time(kind: str, trouble: str) -> None:
+async def test_a_signal_comes_at_a_bad_time(
+    kind: str, trouble: str, tmp_path: Path
+) -> None:
     """It ends all the same, and what was opened is closed.
 
     But where nobody else handles a signal, a second one kills at once.
     """
-    with planned(kind, app="in_trouble", TROUBLE=trouble) as server:
+    go = tmp_path / "go"
+    server = planned(kind, app="in_trouble", TROUBLE=trouble, GO=str(go))
+    with server, open_pipe(go) as pipe:
         if trouble != "blocks":
             await asyncio.to_thread(server.wait_bound)
         if trouble == "closes":
@@ -425,8 +447,17 @@ async def test_a_signal_comes_at_a_bad_time(kind: str, trouble: str) -> None:
             server.terminate()
         await asyncio.to_thread(server.wait_output, "MARK trouble")
         server.terminate()
+        pipe.write(b"!")
         await asyncio.to_thread(server.wait)
     closed = [mark for mark in marks(server) if mark.startswith("close")]
     inner = [] if trouble.startswith("waits") else ["close troubled True"]
     killed = (kind, trouble) == ("hypercorn-trio", "closes")
     assert closed == ([] if killed else [*inner, "close db"])
+
+
+@contextmanager
+def open_pipe(path: Path) -> Iterator[BinaryIO]:
+    """Make a named pipe, and hold both its ends, so that nobody waits to open it."""
+    os.mkfifo(path)
+    with path.open("r+b", buffering=0) as pipe:
+        yield pipe

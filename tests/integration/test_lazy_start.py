@@ -220,9 +220,9 @@ def test_a_probe_starts_it_under_daphne(
     with ServerProcess("daphne", "lazy:guard", cwd=folder) as server:
         server.wait_bound()
         ready = server.url("/readyz")
-        assert wait_until(lambda: get(ready).status_code == 200, 10)
+        assert wait_until(lambda: get(ready).status_code == 200, 30)
 
 
 def get(url: str) -> httpx.Response:
     """Make one GET request."""
-    return httpx.get(url, trust_env=False, timeout=10)
+    return httpx.get(url, trust_env=False, timeout=30)

