@@ -195,7 +195,9 @@ class Hosting:
         if not self._app.has_lifespan:
             return nullcontext()
         scope = self._scope_with(state)
-        return hosted_lifespan(app, scope, self._time_left, self._tell_unsupported)
+        return hosted_lifespan(
+            self._recipe.name, app, scope, self._time_left, self._tell_unsupported
+        )
 
     def _state_for(self, needed: Mapping[str, Any]) -> MutableMapping[str, Any] | None:
         own: MutableMapping[str, Any] | None = self._scope.get("state")

@@ -77,7 +77,8 @@ class CloseTimeoutError(LifespanGuardError, TimeoutError):
     def __init__(self, resource: str, timeout: float) -> None:
         super().__init__(
             f"resource {resource!r} was not closed after {timeout:.3g} s (the earlier"
-            " of its close_timeout= and the guard's shutdown_timeout=)"
+            " of its close_timeout= and the guard's shutdown_timeout=, less what is"
+            " kept for those that are closed after it)"
         )
         self.resource = resource
         self.timeout = timeout

@@ -23,7 +23,7 @@ from ._asgi.server_lifespan import converse
 from ._asgi.state import PublishedState
 from ._asgi.types import Message, Receive, Scope, Send
 from ._drain import Drainer
-from ._errors import AppLifespanError, CloseFailedError
+from ._errors import AppLifespanError, CloseFailedError, CloseTimeoutError
 from ._frozen import Frozen
 from ._phases import Lifecycle, Phase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan, starts_as_without_us
@@ -262,7 +262,9 @@ class Run:
 
     def _tell_what_ended_it(self, error: BaseException) -> None:
         """Tell of what nobody else will: no failed startup, and no failed close."""
-        told = isinstance(error, AppLifespanError | CloseFailedError)
+        told = isinstance(
+            error, AppLifespanError | CloseFailedError | CloseTimeoutError
+        )
         starting = self._phase.phase is Phase.STARTING
         if not (told or starting or must_pass(error)):
             self._observe(GuardFailed(error))

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from .._errors import AppLifespanError
+from .._errors import AppLifespanError, CloseTimeoutError
 from .._tasks.backend import must_pass
 from .._tasks.groups import transparent_task_group
 from .._tasks.interruption import Interruption, interruptible
@@ -23,11 +23,12 @@ from .types import ASGIApp, Message, Scope
 OnUnsupported = Callable[[BaseException | None], None]
 
 GOODBYE = 1.0
-"""Seconds to clean up for a call that has not answered its shutdown in time."""
+"""Of the seconds for a shutdown, those kept to clean up after one that hangs."""
 
 
 @asynccontextmanager
 async def hosted_lifespan(
+    name: str,
     app: ASGIApp,
     scope: Scope,
     time_left: Callable[[], float],
@@ -36,6 +37,7 @@ async def hosted_lifespan(
     """Run *app*'s lifespan: its startup on entering, its shutdown on leaving.
 
     Args:
+        name: For error texts.
         app: Called once, in a task of its own.
         scope: A lifespan scope of its own.
         time_left: Returns the seconds that are left for a call that is over to return
@@ -46,7 +48,7 @@ async def hosted_lifespan(
         AppLifespanError: When its startup or shutdown failed, or when it crashed in
             between (then out of the body, which is cancelled).
     """
-    call = _Call(app, scope, time_left)
+    call = _Call(name, app, scope, time_left)
     async with transparent_task_group() as group:
         group.start_soon(call.run)
         try:
@@ -94,8 +96,9 @@ class _Call:
     """
 
     def __init__(
-        self, app: ASGIApp, scope: Scope, time_left: Callable[[], float]
+        self, name: str, app: ASGIApp, scope: Scope, time_left: Callable[[], float]
     ) -> None:
+        self._name = name
         self.error: BaseException | None = None
         self._app = app
         self._scope = scope
@@ -105,6 +108,7 @@ class _Call:
         self._received = 0
         self._startup: Message | None = None
         self._shutdown: Message | None = None
+        self._end_by: float | None = None
         self._idle = False
         self._ended = False
         self._over = False
@@ -154,10 +158,17 @@ class _Call:
 
         Raises:
             AppLifespanError: When its shutdown failed.
+            CloseTimeoutError: When it was not done in time.
         """
         was_over = self._ended
+        left = self._time_left()
+        self._end_by = anyio.current_time() + left
         self._shutdown_sent.set()
-        await self._waiters.wait_until(lambda: self._ended or self._idle)
+        polite = left - min(GOODBYE, left / 4)
+        with anyio.move_on_after(polite) as scope:
+            await self._waiters.wait_until(lambda: self._ended or self._idle)
+        if scope.cancelled_caught:
+            raise CloseTimeoutError(self._name, polite)
         failed = self._shutdown_failed()
         if failed or (self.error is not None and not was_over):
             raise self._failure("shutdown", self._shutdown if failed else None)
@@ -174,9 +185,9 @@ class _Call:
             await self._waiters.wait_until(lambda: self._ended)
 
     def _time_to_clean_up(self) -> float:
-        """Return its seconds from now: few where it was asked to end, and has not."""
-        left = self._time_left()
-        return min(GOODBYE, left) if self._shutdown_sent.is_set() else left
+        if self._end_by is None:
+            return self._time_left()
+        return max(0.0, self._end_by - anyio.current_time())
 
     async def _wait_for_return(self) -> None:
         self._shutdown_sent.set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from math import isinf
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -165,10 +166,15 @@ def _shown(resource: ResourceReport) -> dict[str, Any]:
         "startup": resource.startup,
         "attempts": resource.attempts,
         "lastError": resource.last_error,
-        "nextAttemptIn": resource.next_attempt_in,
+        "nextAttemptIn": _finite(resource.next_attempt_in),
         "since": resource.since,
         "openedIn": resource.opened_in,
     }
+
+
+def _finite(seconds: float | None) -> float | None:
+    """Return what JSON can hold: a wait that only `retry_now` ends has no number."""
+    return None if seconds is None or isinf(seconds) else seconds
 
 
 async def _have_an_empty_lifespan(receive: Receive, send: Send) -> None:

@@ -17,6 +17,7 @@ import anyio
 
 from .._errors import CloseTimeoutError, CrashedError, OpenTimeoutError
 from .._tasks.backend import must_pass
+from .._tasks.groups import raise_as_it_is
 from .._tasks.interruption import Interruption, interruptible
 from .checks import Asker
 from .factories import Step, context_of
@@ -88,7 +89,7 @@ class Attempt:
             error = raised
         outcome = self._why_not_up(error) if not up else self._why_not_closed(error)
         if outcome is not None:
-            raise outcome
+            raise_as_it_is(outcome)
 
     def interrupt(self, seconds: float) -> None:
         """Cancel it, for it is not up yet; it has *seconds* to clean up."""
@@ -152,7 +153,7 @@ class Attempt:
         error = error or self.failure
         if work.timed_out and timeout is not None:
             late = OpenTimeoutError(self._recipe.name, self._number, timeout)
-            late.__cause__ = error or self._hidden_failure()
+            late.__cause__ = self.failure or error or self.hidden()
             return late
         if work.interrupted:
             entered = self._heard is not None and self._heard.entered
@@ -167,10 +168,11 @@ class Attempt:
         if not self._work.overdue:
             return error
         late = CloseTimeoutError(self._recipe.name, self.closing_took())
-        late.__context__ = self._hidden_failure()
+        late.__cause__ = self.hidden()
         return late
 
-    def _hidden_failure(self) -> BaseException | None:
+    def hidden(self) -> BaseException | None:
+        """Return what had gone wrong before a cancellation took its place, if so."""
         return None if self._heard is None else self._heard.failure
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._errors import CrashedError, NeedGaveUpError
+from .._errors import CloseTimeoutError, CrashedError, NeedGaveUpError
 from .._frozen import Frozen
 from .._phases import ResourcePhase, ResourceTrigger
 from .._redaction import describe, leaves
@@ -237,7 +237,7 @@ class Owner(Node):
             return None
         except BaseException as error:
             if must_pass(error):
-                self._tell_it_closed(attempt, _no_cancellation(error))
+                self._tell_it_closed(attempt, _ends_all(error) or attempt.hidden())
                 raise
             return self._outcome_of(attempt, error)
         finally:
@@ -362,15 +362,24 @@ class Owner(Node):
         if self.phase is not ResourcePhase.CLOSING:
             return None
         if isinstance(attempt.failure, CrashedError):
-            failure = error or attempt.failure
-            self._fail(failure)
-            self._observe(ResourceCrashed(self.recipe.name, failure))
-            return failure
+            return self._tell_of_crash(error, attempt.failure)
         if error is None:
             self._observe(ResourceClosed(self.recipe.name, attempt.closing_took()))
         else:
             self._tell_of_failed_close(error)
         return attempt.failure
+
+    def _tell_of_crash(
+        self, error: BaseException | None, failure: BaseException
+    ) -> BaseException:
+        """Tell why it came down, now that its context manager has been left."""
+        if isinstance(error, CloseTimeoutError):
+            self._tell_of_failed_close(error)
+            error = error.__cause__
+        failure = error or failure
+        self._fail(failure)
+        self._observe(ResourceCrashed(self.recipe.name, failure))
+        return failure
 
     def _tell_of_failed_close(self, error: BaseException | None) -> None:
         if error is not None:
@@ -455,7 +464,7 @@ class Owner(Node):
             owner.look_again()
 
 
-def _no_cancellation(error: BaseException) -> BaseException | None:
+def _ends_all(error: BaseException) -> BaseException | None:
     """Return *error*, if it was to end the process and not only the task."""
     ends = (SystemExit, KeyboardInterrupt)
     return error if any(isinstance(leaf, ends) for leaf in leaves(error)) else None

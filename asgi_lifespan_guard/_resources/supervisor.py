@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from .._errors import CloseFailedError, StartupFailedError, StopRequestedError
 from .._report import ResourceReport
 from .._tasks.groups import transparent_task_group
-from .._tasks.waiting import Waiters
+from .._tasks.waiting import Waiters, absorb_cancellation
 from .closing import Closing
 from .graph import connect, due_in
 from .owner import Owner, Upcalls
@@ -133,12 +133,9 @@ class Supervisor:
         try:
             # Only a stop, which goes through `_close_all`, ends an owner: a cancelled
             # scope further out reaches us first.
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
                 await owner.run()
-        except asyncio.CancelledError:
-            # The task ends here anyway. As cancelled it would take the group along,
-            # and whoever holds that would seem to have been cancelled, too.
-            return
+            await absorb_cancellation()
         finally:
             self._running -= 1
             self._waiters.wake()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
@@ -26,10 +26,18 @@ async def transparent_task_group() -> AsyncGenerator[TaskGroup, None]:
     except BaseExceptionGroup as errors:
         if len(errors.exceptions) != 1:
             raise
-        error = errors.exceptions[0]
-        context, suppress = error.__context__, error.__suppress_context__
-        try:
-            raise error
-        finally:
-            error.__context__, error.__suppress_context__ = context, suppress
-            del error
+        raise_as_it_is(errors.exceptions[0])
+
+
+def raise_as_it_is(error: BaseException) -> NoReturn:
+    """Raise *error* with the cause and the context that it has.
+
+    Python gives what is raised while another error is handled that one as its context,
+    in the place of what it really came on top of.
+    """
+    context, suppress = error.__context__, error.__suppress_context__
+    try:
+        raise error
+    finally:
+        error.__context__, error.__suppress_context__ = context, suppress
+        del error

@@ -109,9 +109,9 @@ async def _on_asyncio(grace: float, shield: bool) -> AsyncGenerator[Interruption
         with interruption.scope:
             yield interruption
     except asyncio.CancelledError as stray:
-        if not interruption.settle():
+        if not interruption.settle() and not interruption.is_late(stray):
             raise
-        if not interruption.interrupted:
+        if not interruption.interrupted and not interruption.overdue:
             # It awaited something of its own that was cancelled. As a cancellation
             # that would end the task without a word.
             raise RuntimeError("something that it awaited was cancelled") from stray
@@ -160,6 +160,14 @@ class _AsyncioInterruption(Interruption):
             self._task.uncancel()
         self._over = True
         return self._task.cancelling() <= self._cancelled_before
+
+    def is_late(self, error: asyncio.CancelledError) -> bool:
+        """Whether *error* says that the time given by `bound` ran out.
+
+        anyio passes it on where the work has left the task's count higher than it was.
+        """
+        origin = f"Cancelled via cancel scope {id(self.scope):x}"
+        return self.overdue and str(error).startswith(origin)
 
     async def absorb(self) -> None:
         """Take the cancellation that came too late to be delivered inside the body."""

@@ -36,7 +36,11 @@ class Host:
 
     async def run(self, body: Callable[[], Awaitable[None]] | None = None) -> None:
         lifespan = hosted_lifespan(
-            self._app, self.scope, lambda: self._farewell, self.unsupported.append
+            "app",
+            self._app,
+            self.scope,
+            lambda: self._farewell,
+            self.unsupported.append,
         )
         async with lifespan:
             self._recorder.mark("entered")
@@ -488,7 +492,7 @@ async def test_cancelled_before_the_call_has_begun(recorder: Recorder) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         recorder.mark("called")
 
-    call = _Call(app, {"type": "lifespan"}, lambda: 5.0)
+    call = _Call("app", app, {"type": "lifespan"}, lambda: 5.0)
     async with anyio.create_task_group() as group:
         group.start_soon(call.end)
         await anyio.wait_all_tasks_blocked()

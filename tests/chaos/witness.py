@@ -75,6 +75,7 @@ CHECKS = {
 }
 
 EPS = 1e-3
+RESERVE = 1.0
 SLACK = 0.25
 AT_ONCE = 0.25
 CALM = 45.0
@@ -207,7 +208,10 @@ class Witness:
         self.injections.append(
             Injection(error, actor, stage, self.now(), life.began, up)
         )
-        if stage == "up" and up and not self.stopping:
+        life.upset = life.upset or up
+        # A check that takes long to clean up keeps it from being noticed.
+        asked = actor.node.ask is not None and "lingers" in actor.node.ask.answers
+        if stage == "up" and up and not (self.stopping or asked):
             life.crash = self.now()
         self.trouble()
 
@@ -250,14 +254,14 @@ class Witness:
                 life.closing + actor.node.close_timeout,
                 max(self.deadline, life.closing),
             )
-            was_up = life.phase is not ResourcePhase.OPENING
-            if was_up and life.ended > limit + SLACK:
+            told_to = life.phase is ResourcePhase.CLOSING and "ended" not in actor.went
+            if told_to and life.ended > limit + SLACK:
                 self.complain("close in time", f"{actor.name}: after {took:.3f} s")
 
     def is_cut(self, actor: Actor) -> None:
         """Look whether a closing that is cancelled has had its time."""
         life, now = self.lives[actor.name], self.now()
-        due = min(life.closing + actor.node.close_timeout, self.deadline)
+        due = self._due(actor, life)
         was_up = life.phase is not ResourcePhase.OPENING  # else it has the attempt's
         if was_up and now < due - EPS and not self._was_cancelled(actor, life):
             text = f"{actor.name}: cut after {now - life.closing:.3f} s"
@@ -269,11 +273,16 @@ class Witness:
 
     # Needs and users
 
+    def _is_left(self, life: Life) -> bool:
+        """Whether it is closed, or being left; not yet, where it only is to be."""
+        is_to_be = life.phase is ResourcePhase.CLOSING and life.closing < life.began
+        return life.phase not in OPEN and not is_to_be
+
     def _check_needs(self, actor: Actor, values: Sequence[Any] | None) -> None:
         away = [
             need.name
             for need in actor.below()
-            if not need.live or self.lives[need.name].phase not in OPEN
+            if not need.live or self._is_left(self.lives[need.name])
         ]
         if away:
             self.complain("opens in order", f"{actor.name} opens without {away}")
@@ -349,7 +358,7 @@ class Witness:
         match event:
             case AttemptFailed(name, _, _, wait) | ResourceReopening(name, wait):
                 self._hear_wait(event, name, wait)
-            case ResourceCrashed(name):
+            case ResourceCrashed(name) | ResourceDown(name, CrashedError()):
                 self.lives[name].crash = None
             case ResourceGaveUp():
                 self._check_giving_up(event)
@@ -376,6 +385,8 @@ class Witness:
         if old is ResourcePhase.OPENING and actor.begun:
             self._check_attempt(actor, life)
         life.phase = new
+        if new is ResourcePhase.PENDING:  # It waits for its needs, no more for a time.
+            life.promised, life.reopen_by = None, math.inf
         if new is ResourcePhase.UP and old is ResourcePhase.OPENING:
             life.up, life.upset, life.crash = self.now(), False, None
         if new is ResourcePhase.CLOSING:
@@ -440,10 +451,13 @@ class Witness:
         life.promised = self.now(), self.now() + wait
         told = {"steady": 2.0, "three": 1.0, "zero": 0.0, "of its own kind": 2.0}
         wanted = told.get(actor.node.retry or "")
+        hurried = wait == 0 and (
+            max(self.hurried, life.needs_went) >= life.began - EPS or self.stopping
+        )
         odd = isinstance(event, AttemptFailed) and wanted not in (None, wait)
         if not 0 <= wait < math.inf and actor.node.retry != "forever":
             odd = True
-        if odd:
+        if odd and not hurried:
             self.complain("waits are kept", f"{name}: a wait of {wait} s is told")
 
     # Errors
@@ -476,15 +490,26 @@ class Witness:
             CheckTimeoutError: lambda: "slow to answer" in actor.went,
             CheckFailedError: lambda: "false" in actor.went,
             CloseTimeoutError: lambda: self._had_its_time(actor, life),
-            CrashedError: lambda: "ended" in actor.went,
+            CrashedError: lambda: "ended" in actor.went or life.upset,
             NeedGaveUpError: lambda: self._has_lost_a_need(actor),
         }
         reason = reasons.get(type(error))
         return self.cancelled > -math.inf if reason is None else reason()
 
     def _had_its_time(self, actor: Actor, life: Life) -> bool:
-        due = min(life.closing + actor.node.close_timeout, self.deadline)
-        return self.now() >= due - EPS
+        return self.now() >= self._due(actor, life) - EPS
+
+    def _due(self, actor: Actor, life: Life) -> float:
+        """Return when a closing may be cut: some time is kept for what comes after."""
+        from_now = max(life.closing, self.stop_began)
+        left = self.deadline - from_now
+        due = min(
+            life.closing + actor.node.close_timeout,
+            from_now + left - min(RESERVE, left / 4) if left < math.inf else math.inf,
+        )
+        if actor.node.kind == "lifespan":  # Asked to shut down, then cancelled.
+            due -= min(RESERVE, (due - life.closing) / 4)
+        return due
 
     def _has_lost_a_need(self, actor: Actor) -> bool:
         return any(self.lives[n.name].phase in LOST for n in actor.deep_needs())
@@ -624,7 +649,8 @@ class Witness:
         Args:
             complete: Whether the startup was; else what opens later was never begun.
         """
-        if self.phase not in (Phase.STOPPED, Phase.FAILED):
+        never = self.phase is Phase.IDLE and self.cancelled > -math.inf
+        if self.phase not in (Phase.STOPPED, Phase.FAILED) and not never:
             self.complain("is over", f"the guard is {self.phase}")
         unopened = () if complete else (ResourcePhase.PENDING,)
         for name, actor in self.actors.items():

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import trio
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import (
@@ -219,8 +220,10 @@ class World(Witness):
 
     def _may_leave(self, error: BaseException) -> bool:
         """Whether a server may see it: as its own, as ours, or as the app's."""
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError | trio.Cancelled):
             return self.cancelled > float("-inf")
+        if isinstance(error, BaseExceptionGroup) and self.scenario.backend == "trio":
+            return all(map(self._may_leave, error.exceptions))
         if isinstance(error, LifespanGuardError):
             return not isinstance(error, IllegalTransitionError)
         apps = (i for i in self.injections if i.actor.node.kind == "lifespan")
@@ -320,7 +323,9 @@ class World(Witness):
                 self._do(happening)
 
     def _do(self, happening: Happening) -> None:
-        if self._ended.is_set():
+        asks = happening.what in ("ask", "ask the first", "probe")
+        in_thread = threading.current_thread() is not threading.main_thread()
+        if self._ended.is_set() or (asks and in_thread):
             return
         target = self._target(happening)
         self.note(f"*** {happening.what} ({target.name})")
