@@ -132,6 +132,7 @@ class Life:
         self.needs_went = -math.inf
         self.disturbed: list[float] = []
         self.closings: list[float] = []
+        self.went_in = Phase.IDLE
         self.reported = True
         self.in_a_row = 0
         self.unturned = 0
@@ -309,7 +310,8 @@ class Witness:
                 continue  # A stop abandons a thread that opens.
             outlasts = other.node.kind == "lifespan" and other.live
             needs_it = (at_the_end or not outlasts) and actor in other.below()
-            if needs_it or (at_the_end and other.name == "app" and other.live):
+            last = self.lives[actor.name].went_in is Phase.STOPPING
+            if needs_it or (last and other.name == "app" and other.live):
                 yield other
 
     # Attempts
@@ -382,8 +384,12 @@ class Witness:
         if (old, new) not in _RESOURCE_STEPS or old is not life.phase:
             text = f"{name}: {old} to {new} from {life.phase}"
             self.complain("tables", text)
-        if old is ResourcePhase.OPENING and actor.begun:
+        if old is ResourcePhase.OPENING and life.began >= life.opening:
             self._check_attempt(actor, life)
+        if new is ResourcePhase.OPENING:
+            life.opening = self.now()
+        if new is ResourcePhase.CLOSING:
+            life.went_in = self.phase
         life.phase = new
         if new is ResourcePhase.PENDING:  # It waits for its needs, no more for a time.
             life.promised, life.reopen_by = None, math.inf
@@ -682,7 +688,9 @@ class Witness:
         if injection.stage == "close":
             return False
         if injection.stage == "up" and (actor.node.swallows or injection.was_up):
-            return actor.node.swallows
+            # A stranger's cancellation takes the place of what a group collected.
+            replaced = life.cancelled >= injection.time - EPS
+            return actor.node.swallows or (replaced and actor.node.group == "anyio")
         # A check that fails while it is up means nothing if it is closed right then.
         closings = life.closings if injection.was_up else []
         began = injection.time if injection.was_up else injection.began

@@ -59,8 +59,9 @@ async def test_a_crash_behind_a_hanging_close_is_told(recorder: Recorder) -> Non
         await recorder.wait_for(ResourceOpened)
         crash.set()
         crashed = await recorder.wait_for(ResourceCrashed)
-        assert isinstance(crashed.error, CloseTimeoutError)
         assert GONE in all_of(crashed.error)
+        (failed,) = recorder.of(CloseFailed)
+        assert isinstance(failed.error, CloseTimeoutError)
 
 
 async def test_a_failure_behind_a_timeout_is_told(recorder: Recorder) -> None:
