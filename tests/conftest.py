@@ -10,6 +10,21 @@ import pytest
 
 from tests.recorder import Recorder
 from tests.support.modules import Modules
+from tests.transitions import transitions
+
+
+LAST = "test_the_suite_fires_every_row_and_no_other"
+
+
+def pytest_configure() -> None:
+    """Note which transitions the suite fires."""
+    transitions.watch()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the test that looks back at all others after them."""
+    items.sort(key=lambda item: item.name == LAST)
 
 
 @pytest.fixture(

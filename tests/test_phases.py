@@ -17,6 +17,7 @@ from asgi_lifespan_guard._phases import (
     ResourceTrigger,
     Trigger,
 )
+from tests.transitions import is_second_start, rows, transitions
 
 
 Table = Mapping[Any, Mapping[Any, Any]]
@@ -79,3 +80,16 @@ def test_a_guard_that_ended_may_start_again(end: Phase) -> None:
 def test_a_resource_that_ended_stays_where_it_is(end: ResourcePhase) -> None:
     """A resource's run has three ends; the next start makes a new run."""
     assert RESOURCE_TRANSITIONS[end] == {}
+
+
+def test_the_suite_fires_every_row_and_no_other(
+    request: pytest.FixtureRequest,
+) -> None:
+    """What the tables allow does happen, and nothing else is tried."""
+    config = request.config
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not whole or config.option.keyword or config.option.markexpr:
+        pytest.skip("only the whole suite fires every row")
+    assert rows(TRANSITIONS, RESOURCE_TRANSITIONS) - transitions.fired == set()
+    odd = {row for row in transitions.refused if not is_second_start(row)}
+    assert odd == set()

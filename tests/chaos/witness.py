@@ -386,13 +386,7 @@ class Witness:
             self.complain("tables", text)
         if old is ResourcePhase.OPENING and life.began >= life.opening:
             self._check_attempt(actor, life)
-        if new is ResourcePhase.OPENING:
-            life.opening = self.now()
-        if new is ResourcePhase.CLOSING:
-            life.went_in = self.phase
-        life.phase = new
-        if new is ResourcePhase.PENDING:  # It waits for its needs, no more for a time.
-            life.promised, life.reopen_by = None, math.inf
+        self._note_phase(life, new)
         if new is ResourcePhase.UP and old is ResourcePhase.OPENING:
             life.up, life.upset, life.crash = self.now(), False, None
         if new is ResourcePhase.CLOSING:
@@ -403,6 +397,16 @@ class Witness:
             self._expect_reopening(actor, life)
         if new is ResourcePhase.CLOSED and not self.stopping and self._is_serving():
             self.complain("serves on", f"{name} is closed while the guard serves")
+
+    def _note_phase(self, life: Life, new: ResourcePhase) -> None:
+        life.phase = new
+        match new:
+            case ResourcePhase.OPENING:
+                life.opening = self.now()
+            case ResourcePhase.CLOSING:
+                life.went_in = self.phase
+            case ResourcePhase.PENDING:  # It waits for its needs, no more for a time.
+                life.promised, life.reopen_by = None, math.inf
 
     def _tell_dependents(self, actor: Actor) -> None:
         """Remember for each that needs *actor* that it went."""
