@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 _NO_STATE: Mapping[str, Any] = {KEY: None}
 """Stands in for every state where nothing is registered, and no state is marked."""
 
+_NOTHING = Version(None)
+"""A version that is in no state."""
+
 _OVER = frozenset({Phase.IDLE, Phase.STOPPED, Phase.FAILED})
 _DRAINED = frozenset({Phase.DRAINING, Phase.STOPPING, Phase.STOPPED})
 
@@ -160,7 +163,7 @@ class LifespanGuard:
         untracked = self._plan.drain is None
         self._tracked = None if untracked else self._in_flight.live
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._expected: Version | None = Version(self)
+        self._expected: Version | None = _NOTHING
         self._any_state = _NO_STATE if self._plan.transparent else None
         self._shared: Any = None
 
@@ -371,13 +374,12 @@ class LifespanGuard:
     def _changed(self) -> None:
         """Choose anew what lets a request pass; let those who wait look again.
 
-        A version that was never published is carried by no state: outside SERVING, and
-        on trio, every request is looked at more closely.
+        Outside SERVING, and on trio, every request is looked at more closely.
         """
         self._probes.forget()
         self._shared = self._state.shared
         if not self._is_fast():
-            self._expected = Version(self)
+            self._expected = _NOTHING
         else:
             self._expected = None if self._plan.transparent else self._state.version
         self._requests.gate.look_again()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 
-import anyio
-
-from .._tasks.backend import on_trio
+from .._tasks.backend import now, on_trio
 from .graph import Node
 
 
@@ -44,7 +42,7 @@ class Closing:
 
     def begin(self, timeout: float) -> None:
         """Have everything closed within *timeout* seconds."""
-        self._deadline = min(anyio.current_time() + timeout, self._latest)
+        self._deadline = min(now() + timeout, self._latest)
 
     def end_by(self, deadline: float) -> None:
         """Have everything closed by *deadline*, on the event loop's clock."""
@@ -60,7 +58,7 @@ class Closing:
         wanted = node.recipe.close_timeout
         if self._deadline is None:
             return wanted
-        left = max(0.0, self._deadline - anyio.current_time())
+        left = max(0.0, self._deadline - now())
         if node.needs or node.outlived_by:
             left -= min(RESERVE, left / 4)
         return min(wanted, left)

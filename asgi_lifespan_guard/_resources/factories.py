@@ -15,7 +15,7 @@ from contextlib import (
     contextmanager,
 )
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType
 from typing import Any, TypeAlias, TypeVar
 
@@ -110,8 +110,14 @@ def context_of(
         make = contextmanager(factory) if form is Form.SYNC_GENERATOR else factory
         return ThreadedContext(name, partial(_called, name, make, values))
     if form is Form.ASYNC_GENERATOR:
-        factory = asynccontextmanager(factory)
+        factory = _decorated(factory)
     return _as_context(name, _called(name, factory, values))
+
+
+@lru_cache(maxsize=256)
+def _decorated(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Return *factory* as a context manager; once, for it is opened again and again."""
+    return asynccontextmanager(factory)
 
 
 def _called(name: str, factory: Callable[..., Any], values: Sequence[Any]) -> Any:

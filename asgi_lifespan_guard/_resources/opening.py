@@ -13,10 +13,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any
 
-import anyio
-
 from .._errors import CloseTimeoutError, CrashedError, OpenTimeoutError
-from .._tasks.backend import must_pass
+from .._tasks.backend import must_pass, now
 from .._tasks.groups import raise_as_it_is
 from .._tasks.interruption import Interruption, interruptible
 from .checks import Asker
@@ -101,7 +99,7 @@ class Attempt:
         """Bound its closing, which begins now, or has begun."""
         assert self._work is not None
         if self._closing_since is None:
-            self._closing_since = anyio.current_time()
+            self._closing_since = now()
         self._work.bound(seconds)
 
     @property
@@ -117,7 +115,7 @@ class Attempt:
     def closing_took(self) -> float:
         """Return the seconds since its closing began."""
         assert self._closing_since is not None
-        return anyio.current_time() - self._closing_since
+        return now() - self._closing_since
 
     async def _entering(
         self, work: Interruption, values: Sequence[Any]

@@ -20,7 +20,7 @@ from .._frozen import Frozen
 from .._phases import ResourcePhase, ResourceTrigger
 from .._redaction import describe, leaves
 from .._report import SATISFIED, ResourceReport
-from .._tasks.backend import must_pass
+from .._tasks.backend import must_pass, now
 from .._tasks.waiting import Waiters
 from ..events import (
     AttemptFailed,
@@ -184,7 +184,8 @@ class Owner(Node):
         """Wait for them; ``False``: it is not to be opened any more."""
         if self.phase is ResourcePhase.FAILED:
             return False
-        await checkpoint()  # Or attempts that never await would hold the event loop.
+        if self.attempts:
+            await checkpoint()  # Or attempts that never await would hold the loop.
         await self._waiters.wait_until(self._needs_are_settled)
         if self._closing.is_on:
             return False
@@ -247,10 +248,10 @@ class Owner(Node):
         return self._outcome_of(attempt, None)
 
     async def _open_and_hold(self, attempt: Attempt) -> None:
-        began = anyio.current_time()
+        began = now()
         values = [need.value for need in self.needs]
         async with attempt.opened(values) as value:
-            self._came_up(attempt, value, anyio.current_time() - began)
+            self._came_up(attempt, value, now() - began)
             try:
                 await self._hold(attempt, value)
             except BaseException:
@@ -264,7 +265,7 @@ class Owner(Node):
         """Let others use *value*."""
         self.is_step = attempt.is_step
         self.value = value
-        self._up_since = anyio.current_time()
+        self._up_since = now()
         self._opened_in = duration
         self._fail(None)
         self._upcalls.publish(self.recipe, value)
@@ -406,7 +407,7 @@ class Owner(Node):
     def _wait_after(self, failure: BaseException) -> float | None:
         if self.phase is not ResourcePhase.CLOSING:
             return self._series.next_wait(failure)
-        self._series = self._series.after_fall(anyio.current_time() - self._up_since)
+        self._series = self._series.after_fall(now() - self._up_since)
         return self._series.wait_after_fall(failure)
 
     def _why_it_waits(

@@ -7,6 +7,7 @@ because a stop must end it at once.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -152,20 +153,30 @@ class Series:
         attempt: The number of the attempt that is on, or comes next, from 1.
     """
 
-    __slots__ = ("_falls", "_hurried", "_policy", "_retrying", "_state", "attempt")
+    __slots__ = (
+        "_began",
+        "_falls",
+        "_hurried",
+        "_policy",
+        "_retrying",
+        "_state",
+        "attempt",
+    )
 
     def __init__(self, policy: Retry | None, falls: int = 0) -> None:
         self._policy = policy
         self._falls = falls
         self._retrying: Any = None
         self._state: Any = None
+        self._began: float | None = None
         self._hurried = False
         self.attempt = max(1, falls)
 
     def begin(self) -> int:
         """Have the time count from now, if it does not yet; return the attempt."""
         self._hurried = False
-        self._start()
+        if self._began is None:
+            self._began = time.monotonic()
         return self.attempt
 
     def hurry(self) -> None:
@@ -194,7 +205,9 @@ class Series:
         from now. But one that comes down again and again is kept from spinning.
         """
         soon = lasted < LONG_ENOUGH
-        return Series(self._policy, self._falls + 1 if soon else 0)
+        series = Series(self._policy, self._falls + 1 if soon else 0)
+        series.begin()
+        return series
 
     def wait_after_fall(self, error: BaseException) -> float | None:
         """Return the seconds until it is opened again; ``None``: never.
@@ -251,6 +264,7 @@ class Series:
         self._retrying = retrying
         self._state = RetryCallState(retrying, None, (), {})
         self._state.attempt_number = self.attempt
+        self._state.start_time = self._began or self._state.start_time
 
 
 def _seconds(told: object) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from .backend import on_trio
+from .backend import new_event, on_trio
 
 
 class Waiters:
@@ -22,7 +22,7 @@ class Waiters:
     __slots__ = ("_events",)
 
     def __init__(self) -> None:
-        self._events: dict[anyio.Event, None] = {}
+        self._events: dict[Any, None] = {}
 
     def __len__(self) -> int:
         return len(self._events)
@@ -35,7 +35,7 @@ class Waiters:
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Return once *condition* holds; at once, without a switch, if it does now."""
         while not condition():
-            event = anyio.Event()
+            event = new_event()
             self._events[event] = None
             try:
                 await event.wait()
