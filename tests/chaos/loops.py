@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -28,11 +28,9 @@ RESTLESS = 10_000
 class Loop(ABC):
     """One event loop, from its own inside."""
 
-    backend: str
-
-    @property
     @abstractmethod
-    def options(self) -> dict[str, Any]: ...
+    def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        """Run *main* on it."""
 
     @abstractmethod
     async def settle(self) -> None:
@@ -67,11 +65,8 @@ class FrozenLoop(asyncio.SelectorEventLoop):
 
 
 class AsyncioLoop(Loop):
-    backend = "asyncio"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"loop_factory": FrozenLoop}
+    def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        anyio.run(main, backend_options={"loop_factory": FrozenLoop})
 
     async def settle(self) -> None:
         quiet = 0
@@ -97,14 +92,11 @@ class AsyncioLoop(Loop):
 
 
 class TrioLoop(Loop):
-    backend = "trio"
-
     def __init__(self) -> None:
         self._clock = trio.testing.MockClock()
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"clock": self._clock}
+    def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        trio.run(main, clock=self._clock)  # the oldest anyio keeps the clock to itself
 
     async def settle(self) -> None:
         await trio.testing.wait_all_tasks_blocked()
@@ -164,4 +156,4 @@ def _run(loop: Loop, ready: Future[BlockingPortal]) -> None:
             ready.set_result(portal)
             await portal.sleep_until_stopped()
 
-    anyio.run(main, backend=loop.backend, backend_options=loop.options)
+    loop.run(main)
