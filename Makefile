@@ -9,6 +9,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 # The stamps carry Python's version: another PYTHON makes another environment.
 INSTALLED = .venv/.installed-$(VERSION)
 INSTALLED_DEMO = .venv-demo/.installed-$(VERSION)
+PYODIDE = 314.0.7
 INPUTS = pyproject.toml constraints.txt
 # Those that the classifiers claim, but for the one that `make test` takes.
 CLAIMED = $(shell sed -n 's/.*Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
@@ -16,6 +17,7 @@ OTHER_PYTHONS = $(filter-out $(VERSION),$(CLAIMED))
 OLDEST_PYTHON = $(firstword $(CLAIMED))
 BESIDE_TRIO = tests/integration/test_beside_trio.py
 PIP_INSTALL = -m pip --disable-pip-version-check install -qq -c constraints.txt
+PIP_WHEEL = -m pip --disable-pip-version-check wheel -qq -c constraints.txt
 CODE = $(wildcard asgi_lifespan_guard tests examples benchmarks)
 
 # The pyright package asks its registry for news otherwise.
@@ -36,7 +38,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help test lint types unit test-pythons test-oldest chaos demo bench diagrams servers constraints format clean
+.PHONY: help test lint types unit test-pythons test-oldest test-314 chaos demo bench diagrams servers constraints format clean
 
 help:
 	@echo 'make test          everything: lint, types, tests with 100 % coverage'
@@ -49,6 +51,7 @@ help:
 	@echo 'make test-pythons  all tests on Python $(OTHER_PYTHONS), where present'
 	@echo 'make test-oldest   all tests on Python $(OLDEST_PYTHON), with the oldest versions of'
 	@echo '                   what the package requires; and beside an older trio'
+	@echo 'make test-314      import everything on Python 3.14, where Node.js is present'
 	@echo 'make chaos         the chaos test with a new seed, for minutes; again with'
 	@echo '                   CHAOS_SEED=<what it printed>, longer with CHAOS_EXAMPLES='
 	@echo 'make bench         what the guard costs'
@@ -104,6 +107,19 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest -q || exit 1; \
 	echo '== tests beside an older trio'; \
 	.venv-oldest-trio/bin/python -m pytest -q --noconftest $(BESIDE_TRIO)
+
+# Until machines have a Python 3.14: the one that npm has, which imports, and runs no
+# event loop as we know it.
+test-314: $(INSTALLED)
+	@if ! npm --version >/dev/null 2>&1; then \
+		echo '== Node.js: NOT FOUND, Python 3.14 is SKIPPED'; \
+		exit 0; \
+	fi; \
+	rm -rf .venv-pyodide/wheels && mkdir -p .venv-pyodide || exit 1; \
+	npm install --silent --prefix .venv-pyodide pyodide@$(PYODIDE) || exit 1; \
+	$(BIN)/python $(PIP_WHEEL) -w .venv-pyodide/wheels . || exit 1; \
+	echo '== imports on Python 3.14'; \
+	node tests/import_on_pyodide.mjs .venv-pyodide .venv-pyodide/wheels
 
 chaos: $(INSTALLED)
 	@seed=$${CHAOS_SEED:-$$($(BIN)/python -c 'import random; print(random.getrandbits(32))')}; \
