@@ -136,8 +136,10 @@ class InFlight:
         try:
             async with interruptible(math.inf, shield=False) as work:
                 exchange.cancel = partial(_interrupt, work)
-                with suppress(SocketEndedError):
+                try:  # noqa: SIM105 - suppress() raises a copy of an exception group
                     await app(exchange.scope, receive, exchange.send)
+                except SocketEndedError:
+                    pass
             if exchange.told is not None:
                 await exchange.finish()
         finally:

@@ -137,7 +137,7 @@ async def answer_http(scope: Scope, send: Send, answer: Answer) -> None:
     """Send *answer*; to a HEAD request without its body."""
     await send(_start("http.response.start", answer))
     body = b"" if scope.get("method") == "HEAD" else answer.body
-    await send({"type": "http.response.body", "body": body})
+    await send(_whole("http.response.body", body))
 
 
 async def deny_websocket(
@@ -153,9 +153,14 @@ async def deny_websocket(
         await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         return
     await send(_start("websocket.http.response.start", answer))
-    await send({"type": "websocket.http.response.body", "body": answer.body})
+    await send(_whole("websocket.http.response.body", answer.body))
 
 
 def _start(kind: str, answer: Answer) -> dict[str, Any]:
     headers = answer.all_headers.copy()
     return {"type": kind, "status": answer.status, "headers": headers}
+
+
+def _whole(kind: str, body: bytes) -> dict[str, Any]:
+    # The specification has a default for it, which Quart's test client does not know.
+    return {"type": kind, "body": body, "more_body": False}

@@ -21,8 +21,18 @@ Schedule: TypeAlias = Callable[..., Any]
 
 def on_trio() -> bool:
     """Whether the caller runs inside a trio task; does not load trio."""
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_task())
+    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    in_trio_task = getattr(lowlevel, "in_trio_task", None)
+    return bool(in_trio_task()) if in_trio_task else _has_task(lowlevel)
+
+
+def _has_task(lowlevel: Any) -> bool:
+    """Ask a trio before 0.23; one that another thread is importing has no task yet."""
+    try:
+        lowlevel.current_task()
+    except (AttributeError, RuntimeError):
+        return False
+    return True
 
 
 def scheduler() -> Schedule:

@@ -58,6 +58,10 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
+NO_STATUS = 1005
+"""The close code (RFC 6455) of a peer that has said none."""
+
+
 class ProtocolError(AssertionError):
     """Raised into an app that does what no server need put up with.
 
@@ -79,7 +83,6 @@ class Exchange:
         sent: What the app sent, in order.
         phase: Where the conversation stands, by its table.
         reads: How often the app has asked for a message.
-        receiving: Whether it is waiting for one.
     """
 
     def __init__(self, app: Any, scope: dict[str, Any], table: Table) -> None:
@@ -87,7 +90,7 @@ class Exchange:
         self.sent: list[Message] = []
         self.phase = next(iter(table))
         self.reads = 0
-        self.receiving = False
+        self._receivers = 0
         self._app = app
         self._table = table
         self._inbox: deque[Message] = deque()
@@ -112,23 +115,22 @@ class Exchange:
         while not condition():
             await self._news.wait()
 
-    async def receive(self) -> Message:
-        """Be the app's ``receive``.
+    @property
+    def receiving(self) -> bool:
+        """Whether the app is waiting for a message."""
+        return self._receivers > 0
 
-        Raises:
-            ProtocolError: When another task of the app is receiving, too.
-        """
-        if self.receiving:
-            raise ProtocolError("the app receives twice at the same time")
-        self.receiving = True
+    async def receive(self) -> Message:
+        """Be the app's ``receive``; of several receivers each gets another message."""
+        self._receivers += 1
         self.reads += 1
         self._tell()
         try:
             await checkpoint()
-            await self.wait_until(lambda: self._inbox)
+            await self.wait_until(lambda: self._inbox or self._last_message())
         finally:
-            self.receiving = False
-        return self._inbox.popleft()
+            self._receivers -= 1
+        return self._inbox.popleft() if self._inbox else self._last_message()
 
     async def send(self, message: Message) -> None:
         """Be the app's ``send``.
@@ -147,6 +149,10 @@ class Exchange:
         if not message.get("more_body"):
             self.phase = expected[kind]
         self._tell()
+
+    def _last_message(self) -> Message:
+        """Return what every receiver is told from now on; empty: nothing yet."""
+        return {}
 
     def _check(self, message: Message) -> None:
         if self._inbox:
@@ -183,17 +189,7 @@ class Request(Exchange):
     def leave(self) -> None:
         """Go away before the app is done."""
         self.left = True
-        self.feed({"type": f"{self.scope['type']}.disconnect"})
-
-    async def receive(self) -> Message:
-        """Be the app's ``receive``; that the client has left is said again.
-
-        Raises:
-            ProtocolError: When another task of the app is receiving, too.
-        """
-        if (self.left or self.phase == "answered") and not self._inbox:
-            self.feed({"type": f"{self.scope['type']}.disconnect"})
-        return await super().receive()
+        self._tell()
 
     async def send(self, message: Message) -> None:
         """Be the app's ``send``.
@@ -230,6 +226,13 @@ class Request(Exchange):
             ValueError: When it is none.
         """
         return json.loads(self.body)
+
+    def _last_message(self) -> Message:
+        if not self.left and self.phase not in ("answered", "closed", "denied"):
+            return {}
+        if self.scope["type"] == "http":
+            return {"type": "http.disconnect"}
+        return {"type": "websocket.disconnect", "code": NO_STATUS, "reason": ""}
 
     def _check(self, message: Message) -> None:
         if not self._may_deny() and "websocket.http" in message["type"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from asgi_lifespan_guard._asgi.responses import (
@@ -59,6 +61,17 @@ async def test_denies_a_websocket_through_the_extension() -> None:
     handshake = await MemoryServer(refuse).websocket("/").run()
     assert (handshake.status, handshake.json()["title"]) == (503, "Sorry")
     assert handshake.phase == "denied"
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("http", "GET"), ("http", "HEAD"), ("websocket", "GET")]
+)
+async def test_says_that_nothing_more_comes(kind: str, method: str) -> None:
+    """The last message of an answer says that it is, to whoever knows no default."""
+    request: Any = getattr(MemoryServer(refuse), kind)("/")
+    request.scope["method"] = method
+    await request.run()
+    assert request.sent[-1]["more_body"] is False
 
 
 async def test_closes_a_websocket_where_the_extension_is_missing() -> None:

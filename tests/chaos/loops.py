@@ -107,9 +107,10 @@ def run(
     """
     random.seed(luck)
     scheduler._r.seed(luck)
+    if backend == "trio":  # Not by anyio.run: before 4.12 it forgets the clock.
+        trio.run(main, clock=_virtual_clock(turns))
+        return
     options: dict[str, Any] = {"loop_factory": partial(_virtual_loop, turns, speaks)}
-    if backend == "trio":
-        options = {"clock": _virtual_clock(turns)}
     anyio.run(main, backend=backend, backend_options=options)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -290,6 +291,10 @@ async def test_who_is_in_a_hurry_is_not_delayed(signals: list[Signals]) -> None:
     assert_closed_last(server)
 
 
+@pytest.mark.xfail(
+    sys.version_info >= (3, 12),
+    reason="uvicorn calls wait_closed(), which waits for connections there",
+)
 async def test_ctrl_c_twice_does_not_wait_for_requests() -> None:
     """Every task is cancelled at once then; all clean up, in no order."""
     async with serving(planned("uvicorn-h11", GRACE=3600)) as (server, visitors):

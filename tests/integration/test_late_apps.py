@@ -125,6 +125,7 @@ def test_sigterm_during_a_busy_import(folder: Path) -> None:
 def test_an_import_error_is_a_failed_resource(folder: Path) -> None:
     """Its traceback is in the log; the process lives on, unready."""
     with ServerProcess("uvicorn", "guarded:broken", cwd=folder) as server:
+        server.wait_bound()
         server.wait_output("app: gave up")
         server.wait_output("No module named 'not_installed_anywhere'")
         assert get(server, "/livez").status_code == 200

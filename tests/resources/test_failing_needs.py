@@ -155,6 +155,7 @@ async def test_a_startup_is_decided_though_a_check_fails(
     need = Need(stage, startup="blocking", required=required)
 
     async def open_late() -> None:
+        await stage.until_up("db")
         need.failing = True
         await stage.until_phase("db", ResourcePhase.FAILING)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -23,6 +24,28 @@ def test_trio_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "trio", raising=False)
     assert not on_trio()
     assert "trio" not in sys.modules
+
+
+def _no_task() -> None:
+    raise RuntimeError("must be called from async context")
+
+
+@pytest.mark.parametrize(
+    ("trio", "expected"),
+    [
+        pytest.param({"lowlevel": {"current_task": object}}, True, id="old-running"),
+        pytest.param({"lowlevel": {"current_task": _no_task}}, False, id="old-idle"),
+        pytest.param({"lowlevel": {}}, False, id="half-imported"),
+        pytest.param({}, False, id="hardly-imported"),
+    ],
+)
+def test_any_trio_may_be_loaded(
+    trio: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that cannot say it outright is asked for its task; one half imported, not."""
+    parts = {name: SimpleNamespace(**part) for name, part in trio.items()}
+    monkeypatch.setitem(sys.modules, "trio", SimpleNamespace(**parts))
+    assert on_trio() is expected
 
 
 @pytest.mark.anyio

@@ -141,18 +141,63 @@ async def test_objects_to_an_extension_that_is_not_there() -> None:
         await server.websocket("/").run()
 
 
-async def test_objects_to_two_receivers() -> None:
-    """Only one task at a time may receive."""
+async def test_several_receivers_share_what_comes() -> None:
+    """Each gets a message of its own, as from a server's queue."""
+    heard: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(receive)
-            group.start_soon(receive)
+        async def hear() -> None:
+            heard.append((await receive())["body"].decode())
 
-    request = MemoryServer(app).http("/", body=None)
-    with pytest.raises(ExceptionGroup) as caught:
-        await request.run()
-    assert caught.group_contains(ProtocolError, match="twice at the same time")
+        async with anyio.create_task_group() as group:
+            group.start_soon(hear)
+            group.start_soon(hear)
+        await hello(scope, receive, send)
+
+    request = MemoryServer(app).http("/", method="POST", body=None)
+    async with anyio.create_task_group() as group:
+        group.start_soon(request.run)
+        for piece in (b"a", b"b"):
+            await anyio.wait_all_tasks_blocked()
+            assert request.receiving
+            request.feed({"type": "http.request", "body": piece, "more_body": True})
+    assert sorted(heard) == ["a", "b"]
+    assert not request.receiving
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "answered"])
+@pytest.mark.parametrize(
+    ("kind", "messages", "expected"),
+    [
+        pytest.param("http", [START, BODY], "http.disconnect", id="http"),
+        pytest.param("websocket", [CLOSE], "websocket.disconnect", id="closed"),
+        pytest.param("websocket", [DENY, DENIED], "websocket.disconnect", id="denied"),
+    ],
+)
+async def test_who_waits_hears_of_the_end(
+    kind: str, messages: list[dict[str, Any]], expected: str, leaves: bool
+) -> None:
+    """Receivers that wait are told of it: the client left, or got all of its answer."""
+    heard: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def hear() -> None:
+            heard.append((await receive())["type"])
+
+        await receive()
+        async with anyio.create_task_group() as group:
+            group.start_soon(hear)
+            group.start_soon(hear)
+            await anyio.wait_all_tasks_blocked()
+            assert heard == []
+            if leaves:
+                request.leave()
+            else:
+                await saying(*messages)(scope, receive, send)
+
+    request: Any = getattr(MemoryServer(app), kind)("/")
+    await request.run()
+    assert heard == [expected] * 2
 
 
 async def test_sending_to_a_client_that_left() -> None:
