@@ -199,6 +199,7 @@ async def test_an_asgi_2_class(recorder: Recorder) -> None:
     assert recorder.marks == ["app starts", "app shuts down"]
 
 
+@pytest.mark.anyio
 async def test_a_key_of_another_apps_lifespan(recorder: Recorder) -> None:
     """Two apps that yield one key would take each other's value away: one gives up."""
     apps = [LivedIn(recorder, pool=1), LivedIn(recorder, pool=2)]
