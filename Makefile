@@ -6,7 +6,7 @@ ALL_PYTHONS ?=
 
 BIN = .venv/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
-# The stamps carry Python's version: another PYTHON makes another environment.
+# The markers carry Python's version: another PYTHON makes another environment.
 INSTALLED = .venv/.installed-$(VERSION)
 INSTALLED_DEMO = .venv-demo/.installed-$(VERSION)
 PYODIDE = 314.0.7

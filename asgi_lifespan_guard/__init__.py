@@ -2,16 +2,17 @@
 
 `LifespanGuard` wraps the app, `resource` makes a recipe of what the app needs.
 
-- `_guard` is the ASGI app. The modules beside it that await something are what it does
-  from one startup to the next shutdown.
+- `_guard` is the ASGI app, `_requests` what is done for a request off its fast path.
+- `_run` is one start/stop cycle, with its `_drain` and `_signals`; `_lazy` begins one
+  where no lifespan comes.
+- `_app` makes a resource of an app's lifespan; `_plan` is what a guard was told.
 - `events`, `_phases`, `_report`, `_errors`, `_settings`, `_state`, `_redaction` and
   `_frozen` are plain vocabulary, with nothing to await.
 - `_asgi` speaks scope, receive and send, and knows no resource.
-- `_resources` opens, holds and closes resources, and knows no ASGI.
-- `_process` speaks to the operating system.
+- `_resources` opens, watches and closes resources, and knows no ASGI.
 - `_tasks` is what anyio leaves to be said about tasks.
 - `observers` are told of events, and have no say.
-- `testing` is for tests of guarded apps.
+- `testing` is for tests of guarded apps; `auto` is configured by the environment.
 """
 
 from __future__ import annotations

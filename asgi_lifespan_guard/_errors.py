@@ -188,13 +188,14 @@ class NotReadyError(LifespanGuardError, TimeoutError):
 
 
 class StateKeyClashError(LifespanGuardError):
-    """Raised when the app's lifespan yields a key that is also a resource's name."""
+    """Raised when an app's lifespan yields a key that is another's already."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         named = ", ".join(map(repr, sorted(keys)))
         super().__init__(
             f"the app's lifespan put {named} into the state, which is also the name of"
-            " a resource; rename one of them (resource(name=...))"
+            " a resource, or a key of another app's lifespan; rename one of them"
+            " (resource(name=...))"
         )
         self.keys = tuple(sorted(keys))
 

@@ -63,12 +63,12 @@ class Frozen:
         self, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> dict[str, object]:
         names = self.__match_args__
-        placed = dict(zip(names, args, strict=False))
-        values = {**self._defaults, **placed, **kwargs}
+        in_order = dict(zip(names, args, strict=False))
+        values = {**self._defaults, **in_order, **kwargs}
         for name, make in self._factories.items():
             if name not in values:
                 values[name] = make()
-        twice = placed.keys() & kwargs.keys()
+        twice = in_order.keys() & kwargs.keys()
         if twice or len(args) > len(names) or values.keys() != set(self._fields):
             self._refuse(args, kwargs)
         return values

@@ -245,7 +245,7 @@ class LifespanGuard:
         return self._state.values
 
     def report(self) -> Report:
-        """Return a photograph of the guard and of every resource."""
+        """Return a snapshot of the guard and of every resource."""
         run = self._run
         return Report(
             phase=self.phase,

@@ -98,7 +98,7 @@ def _spawn(call: Callable[[], Coroutine[Any, Any, None]]) -> Any:
 
         return trio.lowlevel.spawn_system_task(call)
     loop = asyncio.get_running_loop()
-    # Not in the first visitor's context: its request id would be in every later log.
+    # Not in the first request's context: its request id would be in every later log.
     task = loop.create_task(call(), context=Context())
     end = partial(_end_with_the_process, loop, task)
     atexit.register(end)

@@ -1,6 +1,6 @@
 """What is known about each resource and about all of them together.
 
-A `Report` is a photograph: plain data, taken at one moment, the same for
+A `Report` is a snapshot: plain data, taken at one moment, the same for
 `/readyz?verbose`, for logs and for tests.
 """
 

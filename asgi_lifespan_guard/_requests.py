@@ -135,7 +135,7 @@ class Requests:
         return scope
 
     def _with_overrides(self, scope: Scope) -> Scope:
-        """Show what a test has put in the place of what is not open."""
+        """Show what a test has put in instead of what is not open."""
         names, values = to_show(self._plan.recipes)
         if self._phase.phase is not Phase.IDLE or names:
             scope = self._state.refreshed(scope)

@@ -68,7 +68,8 @@ class AttemptFailed(Frozen):
 
     Attributes:
         resource: The resource's name.
-        attempt: Which attempt it was, counted from 1 since the resource was last up.
+        attempt: Which attempt it was, counted from 1 since the resource was last up;
+            one that comes down soon after it came up counts on.
         error: Why it failed.
         wait: Seconds until the next one.
         unexpected: Whether the error smells of a mistake in the program and should
@@ -103,7 +104,10 @@ class ResourceSkipped(Frozen):
 
 
 class ResourceCrashed(Frozen):
-    """A resource's context manager ended or raised while it was up."""
+    """A resource's context manager raised while it was up.
+
+    Told with the cause, once it has been left; `ResourceDown` came before that.
+    """
 
     resource: str
     error: BaseException
@@ -118,7 +122,10 @@ class CheckFailed(Frozen):
 
 
 class ResourceDown(Frozen):
-    """A resource's checks failed often enough: it is not ready any more."""
+    """A resource that was up is not ready any more.
+
+    Its checks failed often enough; or it has crashed (*error* is a `CrashedError`).
+    """
 
     resource: str
     error: BaseException
@@ -226,7 +233,8 @@ class RequestRefused(Frozen):
     Attributes:
         path: The request's path.
         retry_after: Seconds told to the client, or ``None`` where nothing is known.
-        reason: ``"never started"``, ``"not ready"``, ``"full"`` or ``"stopped"``.
+        reason: ``"never started"``, ``"not ready"``, ``"full"``, ``"draining"`` or
+            ``"stopped"``.
     """
 
     path: str

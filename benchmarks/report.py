@@ -87,7 +87,7 @@ def _replaced(text: str, name: str, content: str) -> str:
     begin, end = f"<!-- measured: {name} -->", "<!-- end -->"
     pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
-        raise LookupError(f"the page has no place for {name}: {begin}")
+        raise LookupError(f"the page has no markers for {name}: {begin}")
     return pattern.sub(lambda _found: f"{begin}\n{content}\n{end}", text, count=1)
 
 

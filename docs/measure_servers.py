@@ -151,11 +151,11 @@ def rows() -> dict[str, list[str]]:
         folder = Path(name)
         (folder / "measured.py").write_text(APP)
         cells = {kind: [""] * 2 * len(CLIENTS) for kind in KINDS}
-        places = list(enumerate(product(CLIENTS, ("bare", "guarded"))))
+        columns = list(enumerate(product(CLIENTS, ("bare", "guarded"))))
 
         def measure(kind: str) -> None:
-            for place, (client, app) in places:
-                cells[kind][place] = measured(kind, app, client, folder)
+            for column, (client, app) in columns:
+                cells[kind][column] = measured(kind, app, client, folder)
 
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(measure, KINDS))

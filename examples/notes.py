@@ -68,20 +68,20 @@ async def watch(pool: Any) -> AsyncGenerator[int, None]:
     """
     news = asyncio.Event()
 
-    def ring(*_: object) -> None:
+    def tell(*_: object) -> None:
         news.set()
 
     async with pool.acquire() as connection:
-        connection.add_termination_listener(ring)
-        await connection.add_listener("notes", ring)
+        connection.add_termination_listener(tell)
+        await connection.add_listener("notes", tell)
         try:
             while True:
                 news.clear()
                 yield await connection.fetchval(COUNT)
                 await news.wait()
         finally:
-            await connection.remove_listener("notes", ring)
-            connection.remove_termination_listener(ring)
+            await connection.remove_listener("notes", tell)
+            connection.remove_termination_listener(tell)
 
 
 def _note(row: Mapping[str, Any]) -> Note:

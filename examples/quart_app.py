@@ -1,6 +1,6 @@
 """The notes on Quart: ``uvicorn examples.quart_app:app``.
 
-The guard goes around ``app.asgi_app``, Quart's own place for middleware: ``app`` stays
+The guard goes around ``app.asgi_app``, Quart's own way to add middleware: ``app`` stays
 a Quart, and its ``test_app()`` goes through the guard.
 """
 

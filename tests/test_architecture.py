@@ -13,7 +13,7 @@ import asgi_lifespan_guard
 
 
 PACKAGE = Path(asgi_lifespan_guard.__file__).parent
-FLOORS = (
+LAYERS = (
     {"_frozen", "_redaction"},
     {"_errors"},
     {"_phases", "_settings", "_state"},
@@ -30,7 +30,7 @@ FLOORS = (
 )
 """From the bottom to the top. An import goes strictly down, or stays in its folder."""
 
-PLAIN = set.union(*FLOORS[:4])
+PLAIN = set.union(*LAYERS[:4])
 LONGEST_FUNCTION = 50
 LONGEST_MODULE = 410
 LONGER = {"_resources/owner.py": 470}
@@ -42,7 +42,7 @@ def _id(module: Path) -> str:
     return module.relative_to(PACKAGE).as_posix()
 
 
-def _place(module: Path) -> str:
+def _part(module: Path) -> str:
     return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -64,18 +64,18 @@ def _ours(module: Path) -> set[str]:
     return {name[1] for name in names if name[0] == PACKAGE.name}
 
 
-def test_every_module_has_its_floor() -> None:
+def test_every_module_has_its_layer() -> None:
     """A new one is under the rule of the next test from its first day."""
-    assert {_place(module) for module in MODULES} == set.union(*FLOORS)
+    assert {_part(module) for module in MODULES} == set.union(*LAYERS)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: _id(module))
 def test_imports_go_strictly_down(module: Path) -> None:
-    """A module imports from lower floors, and from its own folder; nothing else."""
-    place = _place(module)
-    floor = next(n for n, floor in enumerate(FLOORS) if place in floor)
-    below = set[str]().union(*FLOORS[:floor])
-    own = {place} if module.parent != PACKAGE else set()
+    """A module imports from lower layers, and from its own folder; nothing else."""
+    part = _part(module)
+    layer = next(n for n, layer in enumerate(LAYERS) if part in layer)
+    below = set[str]().union(*LAYERS[:layer])
+    own = {part} if module.parent != PACKAGE else set()
     assert _ours(module) - own <= below
 
 
@@ -103,11 +103,11 @@ def test_the_server_in_memory_does_not_know_what_it_serves(name: str) -> None:
 def test_nothing_is_tested_in_production() -> None:
     """The kit for tests is imported by tests only."""
     users = [module for module in MODULES if "testing" in _ours(module)]
-    assert {_place(module) for module in users} <= {"testing"}
+    assert {_part(module) for module in users} <= {"testing"}
 
 
 @pytest.mark.parametrize(
-    "module", [module for module in MODULES if _place(module) in PLAIN], ids=_id
+    "module", [module for module in MODULES if _part(module) in PLAIN], ids=_id
 )
 def test_the_plain_vocabulary_awaits_nothing(module: Path) -> None:
     """No event loop's library in it, and no coroutine."""

@@ -268,8 +268,8 @@ async def test_a_crash_closes_the_gate(recorder: Recorder) -> None:
         assert (await server.get("/")).status == 503
 
 
-async def test_a_client_that_leaves_frees_its_place(recorder: Recorder) -> None:
-    """Only so many are held; who leaves makes room."""
+async def test_a_client_that_leaves_is_not_held_any_more(recorder: Recorder) -> None:
+    """Only so many are held; when one leaves, another can be."""
     gate = Gate(wait=3600.0, max_waiting=1)
     db = Tap(recorder, shut=True)
     guard = LifespanGuard(hello, [db.recipe], gate=gate, observers=[recorder])

@@ -72,16 +72,16 @@ async def test_many_first_requests_start_it_once(recorder: Recorder) -> None:
 @pytest.mark.anyio
 async def test_the_first_request_lends_nothing_to_it(recorder: Recorder) -> None:
     """What is bound in the context of a request is not bound in the resources."""
-    visitor = contextvars.ContextVar("visitor", default="none")
+    bound = contextvars.ContextVar("bound", default="none")
 
     @resource
     async def db() -> AsyncGenerator[None, None]:
-        recorder.mark(f"visitor: {visitor.get()}")
+        recorder.mark(f"bound: {bound.get()}")
         yield
 
-    visitor.set("the first")
+    bound.set("the first")
     assert (await client_of(lazy(hello, db)).get("/")).status == 200
-    assert recorder.marks == ["visitor: none"]
+    assert recorder.marks == ["bound: none"]
 
 
 @pytest.mark.anyio

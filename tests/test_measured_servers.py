@@ -12,7 +12,7 @@ def test_every_kind_of_server_has_its_row() -> None:
     assert drawn(PAGE.read_text()) == set(KINDS)
 
 
-def test_a_table_is_drawn_in_its_place() -> None:
+def test_a_table_is_drawn_between_its_markers() -> None:
     """Around it nothing changes."""
     cells = {"uvicorn": ["ended"] * 2 * len(CLIENTS)}
     page = redrawn(f"before\n{BEGIN}\nold\n{END}\nafter", table(cells))
@@ -22,7 +22,7 @@ def test_a_table_is_drawn_in_its_place() -> None:
     assert "old" not in page
 
 
-def test_a_page_without_its_place_is_told() -> None:
+def test_a_page_without_its_markers_is_told() -> None:
     """The markers are not to be lost."""
     with pytest.raises(LookupError, match="0 times"):
         redrawn("no markers", "table")

@@ -168,7 +168,7 @@ class GateKeeper:
         self._settings = settings
         self._judge = judge
         self._observe = observe
-        self._places = 0
+        self._held = 0
         self._waiting: dict[Hashable, dict[HeldRequest, None]] = {}
         self._waiters = Waiters()
         self._news = False
@@ -182,7 +182,7 @@ class GateKeeper:
             await go(receive)
         elif verdict.due > self._settings.wait or not self._settings.wait:
             await self._refuse(path, verdict, verdict.reason, scope, receive, send)
-        elif self._places >= self._settings.max_waiting:
+        elif self._held >= self._settings.max_waiting:
             await self._refuse(path, verdict, "full", scope, receive, send)
         else:
             await self._hold(path, verdict.key, scope, receive, send, go)
@@ -271,13 +271,13 @@ class GateKeeper:
         return admitted
 
     async def _wait_in_queue(self, key: Hashable, held: HeldRequest) -> None:
-        self._places += 1
+        self._held += 1
         queue = self._waiting.setdefault(key, {})
         queue[held] = None
         try:
             await held.wait()
         finally:
-            self._places -= 1
+            self._held -= 1
             queue.pop(held, None)
             if not queue and self._waiting.get(key) is queue:
                 del self._waiting[key]

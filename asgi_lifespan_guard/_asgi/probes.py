@@ -1,7 +1,7 @@
 """Answers liveness, readiness and startup probes from a report, and nothing else.
 
 In the manner of kube-apiserver: ``?verbose``, repeatable ``?exclude=<name>``, one
-path for each resource below the readiness probe. Without `Probes.details` a stranger
+path for each resource below the readiness probe. Without `Probes.details` whoever asks
 learns nothing but the verdict.
 """
 
@@ -49,7 +49,7 @@ class ProbeResponder:
     Args:
         probes: The paths, and whether details may be shown.
         names: The resources', for the paths below the readiness probe.
-        report: Takes the photograph that an answer is made of.
+        report: Takes the snapshot that an answer is made of.
 
     Attributes:
         paths: The paths that are answered here; all others are the app's.

@@ -170,7 +170,7 @@ class Attempt:
         return late
 
     def hidden(self) -> BaseException | None:
-        """Return what had gone wrong before a cancellation took its place, if so."""
+        """Return what had gone wrong before a cancellation replaced it, if so."""
         return None if self._heard is None else self._heard.failure
 
 
@@ -178,7 +178,7 @@ class _Overheard(AbstractAsyncContextManager[Any, "bool | None"]):
     """A context manager, and what had gone wrong before a deadline cut it short.
 
     What comes out then is a cancellation, and only in here does it still carry what it
-    came on top of: further out Python has the body's own cancellation take that place.
+    came on top of: further out Python shows the body's own cancellation instead.
 
     Args:
         context: What is entered.

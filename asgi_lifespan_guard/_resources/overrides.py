@@ -20,10 +20,10 @@ from .resource import Resource
 
 
 class StandIn(Frozen):
-    """What takes the place of a resource.
+    """What is opened instead of a resource.
 
     Attributes:
-        recipe: Opened in its stead; has its name.
+        recipe: What is opened; has the resource's name.
         shown: What requests see of it where nothing is opened, if that is known.
     """
 

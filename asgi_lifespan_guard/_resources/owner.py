@@ -107,7 +107,7 @@ class Owner(Node):
         return self._attempt is not None
 
     def report(self, now: float) -> ResourceReport:
-        """Return a photograph, at *now* on the clock of `time.monotonic`."""
+        """Return a snapshot, at *now* on the clock of `time.monotonic`."""
         recipe, due = self.recipe, self.next_attempt_at
         failed = self.phase is ResourcePhase.FAILED
         return ResourceReport(

@@ -33,7 +33,7 @@ def raise_as_it_is(error: BaseException) -> NoReturn:
     """Raise *error* with the cause and the context that it has.
 
     Python gives what is raised while another error is handled that one as its context,
-    in the place of what it really came on top of.
+    instead of what it really came on top of.
     """
     context, suppress = error.__context__, error.__suppress_context__
     try:

@@ -1,7 +1,7 @@
 """For tests of apps that have a guard, on asyncio and on trio.
 
 - `running` runs an app's lifespan, and gives an app for ``httpx.ASGITransport``.
-- `override` puts a fake in a resource's place, whoever opens it.
+- `override` has a fake opened instead of a resource, whoever opens it.
 - `Flaky` is a resource that fails, crashes and recovers when the test says so.
 - `MemoryServer` is an ASGI server without sockets, which puts up with nothing.
 """

@@ -1,4 +1,4 @@
-"""`override`: a fake in a resource's place, in the manner of `dependency_overrides`."""
+"""`override`: a fake instead of a resource, in the manner of `dependency_overrides`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def override(
     *,
     value: Any = DEFAULT,
 ) -> Override[Any]:
-    """Put a fake in the place of a resource, inside a block or a decorated function.
+    """Have a fake opened instead of a resource, inside a block or a decorated function.
 
     Every guard that *starts* there opens the fake, also one that was built before. The
     fake has the resource's name, ``startup`` and ``required``. It is opened even where

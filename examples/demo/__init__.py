@@ -84,7 +84,7 @@ class BlackHole:
         self.close()
 
     def _admits_another(self) -> bool:
-        """Put one more connection into the backlog, if it has room."""
+        """Put one more connection into the backlog, unless it is full."""
         client = socket.socket()
         self._clients.append(client)
         client.setblocking(False)

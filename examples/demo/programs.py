@@ -92,16 +92,16 @@ def installed() -> Path:
 
 def _copies(package: Path) -> Iterator[Path]:
     """Copy what is needed to one folder after the other, each as it is asked for."""
-    for place in places():
+    for folder in folders():
         with suppress(OSError):
-            copy = temporary_folder("postgres-programs-", place)
+            copy = temporary_folder("postgres-programs-", folder)
             for each in _NEEDED:
                 _copy(package / each, copy / each)
             open_up(copy)
             yield copy
 
 
-def places() -> Iterable[Path]:
+def folders() -> Iterable[Path]:
     """Return where a copy may go."""
     return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")))
 

@@ -41,7 +41,7 @@ MOMENT = 0.001
 BROWSER = (b"accept", b"text/html,application/xhtml+xml")
 
 
-class Entrance:
+class Gated:
     """An app behind a gate whose verdict the test says.
 
     Attributes:
@@ -57,7 +57,7 @@ class Entrance:
         self.verdicts: dict[str, Verdict] = {}
         self.entered: list[str] = []
         self.app: Any = echo
-        self.server = MemoryServer(self._gated)
+        self.server = MemoryServer(self._serve)
         self.keeper = GateKeeper(gate or Gate(wait=HOUR), self._judge, observe)
 
     def say(self, verdict: Verdict, *paths: str) -> None:
@@ -77,7 +77,7 @@ class Entrance:
     def _judge(self, path: str) -> Verdict:
         return self.verdicts.get(path, self.soon)
 
-    async def _gated(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         async def go(receive: Receive) -> None:
             self.entered.append(scope["path"])
             await self.app(scope, receive, send)
@@ -106,15 +106,15 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-def entrance(recorder: Recorder) -> Entrance:
+def gated(recorder: Recorder) -> Gated:
     """Return a gate that holds everybody for as long as the test wants."""
-    return Entrance(recorder)
+    return Gated(recorder)
 
 
 # Let in.
 
 
-async def test_lets_in_at_once(entrance: Entrance, recorder: Recorder) -> None:
+async def test_lets_in_at_once(gated: Gated, recorder: Recorder) -> None:
     """A request that may pass passes, with the server's own `receive`."""
     received = []
 
@@ -122,52 +122,48 @@ async def test_lets_in_at_once(entrance: Entrance, recorder: Recorder) -> None:
         received.append(receive)
         await echo(scope, receive, send)
 
-    entrance.app = app
-    entrance.say(ADMITTED)
-    request = entrance.server.http("/", body=[b"hello"])
+    gated.app = app
+    gated.say(ADMITTED)
+    request = gated.server.http("/", body=[b"hello"])
     await request.run()
     assert received == [request.receive]
     assert (request.body, recorder.events) == (b"hello", [])
 
 
-async def test_holds_and_lets_in(entrance: Entrance, recorder: Recorder) -> None:
+async def test_holds_and_lets_in(gated: Gated, recorder: Recorder) -> None:
     """A held request goes on, whole, as soon as it may."""
-    request = entrance.server.http("/", method="POST", body=[b"a", b"b", b"", b"c"])
-    async with entrance.kept() as group:
+    request = gated.server.http("/", method="POST", body=[b"a", b"b", b"", b"c"])
+    async with gated.kept() as group:
         group.start_soon(request.run)
         await recorder.wait_for(RequestHeld)
-        assert entrance.entered == []
-        entrance.say(ADMITTED)
+        assert gated.entered == []
+        gated.say(ADMITTED)
     assert (request.status, request.body) == (200, b"abc")
     assert [type(event) for event in recorder.events] == [RequestHeld, RequestAdmitted]
 
 
-async def test_holds_and_lets_in_a_websocket(
-    entrance: Entrance, recorder: Recorder
-) -> None:
+async def test_holds_and_lets_in_a_websocket(gated: Gated, recorder: Recorder) -> None:
     """A held WebSocket is accepted by the app as soon as it may."""
-    handshake = entrance.server.websocket("/")
-    async with entrance.kept() as group:
+    handshake = gated.server.websocket("/")
+    async with gated.kept() as group:
         group.start_soon(handshake.run)
         await recorder.wait_for(RequestHeld)
-        entrance.say(ADMITTED)
+        gated.say(ADMITTED)
     assert [message["type"] for message in handshake.sent] == [
         "websocket.accept",
         "websocket.close",
     ]
 
 
-async def test_a_body_that_comes_late_arrives(
-    entrance: Entrance, recorder: Recorder
-) -> None:
+async def test_a_body_that_comes_late_arrives(gated: Gated, recorder: Recorder) -> None:
     """What the client sends after the release is received, too, in order."""
-    request = entrance.server.http("/", method="POST", body=None)
-    async with entrance.kept() as group:
+    request = gated.server.http("/", method="POST", body=None)
+    async with gated.kept() as group:
         group.start_soon(request.run)
         await recorder.wait_for(RequestHeld)
         request.feed({"type": "http.request", "body": b"a", "more_body": True})
         await request.wait_until(lambda: request.reads == 2)
-        entrance.say(ADMITTED)
+        gated.say(ADMITTED)
         await recorder.wait_for(RequestAdmitted)
         request.feed({"type": "http.request", "body": b"b", "more_body": True})
         await request.wait_until(lambda: request.reads == 3)
@@ -175,41 +171,37 @@ async def test_a_body_that_comes_late_arrives(
     assert request.body == b"abc"
 
 
-async def test_a_large_body_is_not_read_ahead(
-    entrance: Entrance, recorder: Recorder
-) -> None:
+async def test_a_large_body_is_not_read_ahead(gated: Gated, recorder: Recorder) -> None:
     """No more than 64 KiB are kept for a held request; the rest stays outside."""
     pieces = [b"x" * (READ_AHEAD // 2)] * 5
-    request = entrance.server.http("/", method="POST", body=pieces)
-    async with entrance.kept() as group:
+    request = gated.server.http("/", method="POST", body=pieces)
+    async with gated.kept() as group:
         group.start_soon(request.run)
         await request.wait_until(lambda: request.reads == 2)
         await anyio.wait_all_tasks_blocked()
         assert request.reads == 2
-        entrance.say(ADMITTED)
+        gated.say(ADMITTED)
     assert len(request.body) == sum(map(len, pieces))
 
 
-async def test_an_app_that_reads_nothing(
-    entrance: Entrance, recorder: Recorder
-) -> None:
+async def test_an_app_that_reads_nothing(gated: Gated, recorder: Recorder) -> None:
     """What was read ahead for an app that does not want it is dropped."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    entrance.app = app
-    request = entrance.server.http("/")
-    async with entrance.kept() as group:
+    gated.app = app
+    request = gated.server.http("/")
+    async with gated.kept() as group:
         group.start_soon(request.run)
         await request.wait_until(lambda: request.reads == 2)
-        entrance.say(ADMITTED)
+        gated.say(ADMITTED)
     assert request.status == 204
 
 
 async def test_a_client_that_leaves_later_is_seen_by_the_app(
-    entrance: Entrance, recorder: Recorder
+    gated: Gated, recorder: Recorder
 ) -> None:
     """Once let in, the app receives the disconnect as it would have."""
     gone = []
@@ -218,12 +210,12 @@ async def test_a_client_that_leaves_later_is_seen_by_the_app(
         recorder.mark("in")
         gone.extend([await receive(), await receive(), await receive()])
 
-    entrance.app = app
-    request = entrance.server.http("/")
-    async with entrance.kept() as group:
+    gated.app = app
+    request = gated.server.http("/")
+    async with gated.kept() as group:
         group.start_soon(request.run)
         await recorder.wait_for(RequestHeld)
-        entrance.say(ADMITTED)
+        gated.say(ADMITTED)
         await recorder.wait_for_mark("in")
         request.leave()
     assert [message["type"] for message in gone] == [
@@ -234,54 +226,54 @@ async def test_a_client_that_leaves_later_is_seen_by_the_app(
 
 
 async def test_only_those_it_concerns_are_let_in(
-    entrance: Entrance, recorder: Recorder
+    gated: Gated, recorder: Recorder
 ) -> None:
     """A verdict on one key lets in the requests with that key, no others."""
-    entrance.say(Verdict(False, "a"), "/a1", "/a2")
-    entrance.say(Verdict(False, "b"), "/b")
-    async with entrance.kept() as group:
+    gated.say(Verdict(False, "a"), "/a1", "/a2")
+    gated.say(Verdict(False, "b"), "/b")
+    async with gated.kept() as group:
         for path in ("/a1", "/b", "/a2"):
-            group.start_soon(entrance.server.get, path)
+            group.start_soon(gated.server.get, path)
         await recorder.wait_for(RequestHeld, 3)
-        entrance.say(Verdict(True, "a"), "/a1", "/a2")
+        gated.say(Verdict(True, "a"), "/a1", "/a2")
         await recorder.wait_for(RequestAdmitted, 2)
         await anyio.wait_all_tasks_blocked()
-        assert sorted(entrance.entered) == ["/a1", "/a2"]
-        entrance.say(Verdict(True, "b"), "/b")
-    assert entrance.entered[-1] == "/b"
+        assert sorted(gated.entered) == ["/a1", "/a2"]
+        gated.say(Verdict(True, "b"), "/b")
+    assert gated.entered[-1] == "/b"
 
 
 async def test_news_without_a_decision_lets_nobody_in(
-    entrance: Entrance, recorder: Recorder
+    gated: Gated, recorder: Recorder
 ) -> None:
     """Looking again changes nothing as long as the verdict stays."""
-    async with entrance.kept() as group:
-        group.start_soon(entrance.server.get, "/")
+    async with gated.kept() as group:
+        group.start_soon(gated.server.get, "/")
         await recorder.wait_for(RequestHeld)
-        entrance.keeper.look_again()
+        gated.keeper.look_again()
         await anyio.wait_all_tasks_blocked()
-        assert entrance.entered == []
-        entrance.say(ADMITTED)
+        assert gated.entered == []
+        gated.say(ADMITTED)
 
 
-async def test_lets_in_by_batches(entrance: Entrance, recorder: Recorder) -> None:
+async def test_lets_in_by_batches(gated: Gated, recorder: Recorder) -> None:
     """A crowd is let in batch by batch; others run in between."""
     crowd = 6 * BATCH
     seen = [0]
 
     async def bystander() -> None:
-        while len(entrance.entered) < crowd:
+        while len(gated.entered) < crowd:
             await checkpoint()
-            seen.append(len(entrance.entered))
+            seen.append(len(gated.entered))
 
-    async with entrance.kept() as group:
+    async with gated.kept() as group:
         for _ in range(crowd):
-            group.start_soon(entrance.server.get, "/")
+            group.start_soon(gated.server.get, "/")
         await recorder.wait_for(RequestHeld, crowd)
-        entrance.say(ADMITTED)
+        gated.say(ADMITTED)
         group.start_soon(bystander)
     steps = [later - earlier for earlier, later in pairwise(seen)]
-    assert len(entrance.entered) == crowd
+    assert len(gated.entered) == crowd
     assert max(steps) <= 2 * BATCH
 
 
@@ -311,9 +303,9 @@ async def test_refuses_at_once(
     told: str,
 ) -> None:
     """Who cannot be let in within the wait is told so, and when to come back."""
-    entrance = Entrance(recorder, gate)
-    entrance.say(Verdict(False, None, due, reason))
-    request = await entrance.server.get("/")
+    gated = Gated(recorder, gate)
+    gated.say(Verdict(False, None, due, reason))
+    request = await gated.server.get("/")
     assert (request.status, request.reads) == (503, 0)
     assert request.headers["content-type"] == "application/problem+json"
     assert request.headers.get("retry-after") == retry_after
@@ -324,9 +316,9 @@ async def test_refuses_at_once(
 
 async def test_says_what_to_do_where_nothing_was_started(recorder: Recorder) -> None:
     """Where no lifespan ever came the answer names the remedies."""
-    entrance = Entrance(recorder)
-    entrance.say(Verdict(False, None, inf, "never started"))
-    detail = (await entrance.server.get("/")).json()["detail"]
+    gated = Gated(recorder)
+    gated.say(Verdict(False, None, inf, "never started"))
+    detail = (await gated.server.get("/")).json()["detail"]
     for remedy in ("--lifespan on", "with TestClient(app)", "test_app()"):
         assert remedy in detail
 
@@ -339,7 +331,7 @@ async def test_refuses_after_the_wait(recorder: Recorder) -> None:
         if isinstance(event, RequestHeld):
             impatient.verdicts["/"] = Verdict(False, None, 2.4)
 
-    impatient = Entrance(observe, Gate(wait=MOMENT))
+    impatient = Gated(observe, Gate(wait=MOMENT))
     request = await impatient.server.get("/")
     assert (request.status, request.headers["retry-after"]) == (503, "3")
     assert recorder.of(RequestRefused) == [RequestRefused("/", 3, "not ready")]
@@ -347,30 +339,30 @@ async def test_refuses_after_the_wait(recorder: Recorder) -> None:
 
 
 async def test_refuses_the_held_when_hope_is_lost(
-    entrance: Entrance, recorder: Recorder
+    gated: Gated, recorder: Recorder
 ) -> None:
     """The held are answered at once when nothing is to be expected any more."""
-    request = entrance.server.http("/")
-    async with entrance.kept() as group:
+    request = gated.server.http("/")
+    async with gated.kept() as group:
         group.start_soon(request.run)
         await recorder.wait_for(RequestHeld)
-        entrance.say(Verdict(False, None, inf, "stopped"))
+        gated.say(Verdict(False, None, inf, "stopped"))
     assert (request.status, request.headers.get("retry-after")) == (503, None)
 
 
 async def test_answers_the_held_when_the_gate_is_kept_no_longer(
-    entrance: Entrance, recorder: Recorder
+    gated: Gated, recorder: Recorder
 ) -> None:
     """When nobody is left to let them in, the held need not wait for it."""
     crowd = 2 * BATCH + 1
     async with anyio.create_task_group() as group:
         async with anyio.create_task_group() as keeping:
-            keeping.start_soon(entrance.keeper.run)
+            keeping.start_soon(gated.keeper.run)
             for _ in range(crowd):
-                group.start_soon(entrance.server.get, "/")
+                group.start_soon(gated.server.get, "/")
             await recorder.wait_for(RequestHeld, crowd)
             keeping.cancel_scope.cancel()
-        entrance.verdicts["/"] = Verdict(False, None, inf, "stopped")
+        gated.verdicts["/"] = Verdict(False, None, inf, "stopped")
     assert len(recorder.of(RequestRefused)) == crowd
 
 
@@ -387,9 +379,9 @@ async def test_shows_people_a_page(
     recorder: Recorder, method: str, header: tuple[bytes, bytes], html: bool
 ) -> None:
     """A browser's GET gets a page that reloads itself, everybody else a problem."""
-    entrance = Entrance(recorder, Gate(wait=0))
-    entrance.say(Verdict(False, None, 3.0))
-    request = await entrance.server.http("/", method=method, headers=[header]).run()
+    gated = Gated(recorder, Gate(wait=0))
+    gated.say(Verdict(False, None, 3.0))
+    request = await gated.server.http("/", method=method, headers=[header]).run()
     assert request.headers["content-type"].startswith("text/html") is html
     assert request.headers["retry-after"] == "3"
     assert (b'content="3"' in request.body) is html
@@ -401,9 +393,9 @@ async def test_refuses_websockets(
     recorder: Recorder, wait: float, denies: bool
 ) -> None:
     """A WebSocket is refused with 503, or closed where the server cannot say so."""
-    entrance = Entrance(recorder, Gate(wait=wait))
-    entrance.server = MemoryServer(entrance._gated, denies_websockets=denies)
-    handshake = entrance.server.websocket("/", headers=[BROWSER])
+    gated = Gated(recorder, Gate(wait=wait))
+    gated.server = MemoryServer(gated._serve, denies_websockets=denies)
+    handshake = gated.server.websocket("/", headers=[BROWSER])
     await handshake.run()
     assert handshake.status == (503 if denies else None)
     assert handshake.phase == ("denied" if denies else "closed")
@@ -413,22 +405,22 @@ async def test_refuses_websockets(
 
 
 async def test_holds_so_many_and_no_more(recorder: Recorder) -> None:
-    """The places are counted; one that becomes free can be taken again."""
-    entrance = Entrance(recorder, Gate(wait=HOUR, max_waiting=2))
-    first, second = entrance.server.http("/"), entrance.server.http("/")
-    async with entrance.kept() as group:
+    """The held ones are counted; when one leaves, another can be held."""
+    gated = Gated(recorder, Gate(wait=HOUR, max_waiting=2))
+    first, second = gated.server.http("/"), gated.server.http("/")
+    async with gated.kept() as group:
         group.start_soon(first.run)
         group.start_soon(second.run)
         await recorder.wait_for(RequestHeld, 2)
-        refused = await entrance.server.get("/")
+        refused = await gated.server.get("/")
         assert recorder.of(RequestRefused) == [RequestRefused("/", 1, "full")]
         assert refused.status == 503
         first.leave()
         await recorder.wait_for(RequestAbandoned)
-        group.start_soon(entrance.server.get, "/")
+        group.start_soon(gated.server.get, "/")
         await recorder.wait_for(RequestHeld, 3)
-        entrance.say(ADMITTED)
-    assert (second.status, len(entrance.entered)) == (200, 2)
+        gated.say(ADMITTED)
+    assert (second.status, len(gated.entered)) == (200, 2)
 
 
 # Gone.
@@ -436,38 +428,38 @@ async def test_holds_so_many_and_no_more(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 async def test_lets_go_of_a_client_that_left(
-    entrance: Entrance, recorder: Recorder, kind: str
+    gated: Gated, recorder: Recorder, kind: str
 ) -> None:
-    """Who leaves is not let in, not answered, and gives the place free."""
-    make: Any = getattr(entrance.server, kind)
+    """Who leaves is not let in, not answered, and does not count any more."""
+    make: Any = getattr(gated.server, kind)
     request: Request = make("/")
-    async with entrance.kept() as group:
+    async with gated.kept() as group:
         group.start_soon(request.run)
         await recorder.wait_for(RequestHeld)
         request.leave()
     assert [type(event) for event in recorder.events] == [RequestHeld, RequestAbandoned]
-    assert (entrance.entered, request.sent) == ([], [])
+    assert (gated.entered, request.sent) == ([], [])
 
 
-async def test_a_cancelled_request_gives_its_place_free(recorder: Recorder) -> None:
-    """A server may cancel a held request's task; its place is free again."""
-    entrance = Entrance(recorder, Gate(wait=HOUR, max_waiting=1))
+async def test_a_cancelled_request_does_not_count_any_more(recorder: Recorder) -> None:
+    """A server may cancel a held request's task; then another can be held."""
+    gated = Gated(recorder, Gate(wait=HOUR, max_waiting=1))
     async with anyio.create_task_group() as group:
-        group.start_soon(entrance.server.get, "/")
+        group.start_soon(gated.server.get, "/")
         await recorder.wait_for(RequestHeld)
         group.cancel_scope.cancel()
-    async with entrance.kept() as group:
-        group.start_soon(entrance.server.get, "/")
+    async with gated.kept() as group:
+        group.start_soon(gated.server.get, "/")
         await recorder.wait_for(RequestHeld, 2)
-        entrance.say(ADMITTED)
+        gated.say(ADMITTED)
     assert recorder.of(RequestRefused) == []
 
 
 async def test_a_receive_that_raises_while_held(
-    entrance: Entrance, recorder: Recorder
+    gated: Gated, recorder: Recorder
 ) -> None:
     """The server's error is raised where the app receives, and only once."""
-    request = entrance.server.http("/", body=[b"x"])
+    request = gated.server.http("/", body=[b"x"])
     outcomes: list[Any] = []
     errors = [OSError("broken pipe")]
 
@@ -483,12 +475,12 @@ async def test_a_receive_that_raises_while_held(
         request.leave()
         outcomes.append(await receive())
 
-    entrance.app = app
-    async with entrance.kept() as group:
-        group.start_soon(entrance._gated, request.scope, receive, request.send)
+    gated.app = app
+    async with gated.kept() as group:
+        group.start_soon(gated._serve, request.scope, receive, request.send)
         await recorder.wait_for(RequestHeld)
         await anyio.wait_all_tasks_blocked()
-        entrance.say(ADMITTED)
+        gated.say(ADMITTED)
     assert [message["type"] for message in outcomes] == [
         "http.request",
         "http.disconnect",
@@ -509,7 +501,7 @@ async def test_a_receive_that_raises_while_held(
 )
 @pytest.mark.parametrize("held", [False, True])
 async def test_exceptions_come_through_unchanged(
-    recorder: Recorder, entrance: Entrance, error: BaseException, held: bool
+    recorder: Recorder, gated: Gated, error: BaseException, held: bool
 ) -> None:
     """What the app raises reaches the server as it is, held or not."""
     caught: list[BaseException] = []
@@ -519,29 +511,29 @@ async def test_exceptions_come_through_unchanged(
 
     async def client() -> None:
         try:
-            await entrance.server.get("/")
+            await gated.server.get("/")
         except BaseException as raised:
             caught.append(raised)
 
-    entrance.app = app
-    async with entrance.kept() as group:
+    gated.app = app
+    async with gated.kept() as group:
         if not held:
-            entrance.say(ADMITTED)
+            gated.say(ADMITTED)
         group.start_soon(client)
         if held:
             await recorder.wait_for(RequestHeld)
-            entrance.say(ADMITTED)
+            gated.say(ADMITTED)
     assert caught == [error]
     assert caught[0].__cause__ is caught[0].__context__ is None
 
 
 async def test_a_send_that_raises_comes_through_unchanged(recorder: Recorder) -> None:
     """A server that raises while the refusal is sent gets its own error back."""
-    entrance = Entrance(recorder, Gate(wait=MOMENT))
-    request = entrance.server.http("/")
+    gated = Gated(recorder, Gate(wait=MOMENT))
+    request = gated.server.http("/")
 
     async def send(message: Any) -> None:
         raise OSError("broken pipe")
 
     with pytest.raises(OSError, match="broken pipe"):
-        await entrance._gated(request.scope, request.receive, send)
+        await gated._serve(request.scope, request.receive, send)

@@ -26,10 +26,10 @@ LAST = {"type": "http.response.body", "body": b"end"}
 ACCEPT = {"type": "websocket.accept"}
 TEXT = {"type": "websocket.send", "text": "hello"}
 
-Handler = Callable[["House", Any, Any, Any], Awaitable[None]]
+Handler = Callable[["Site", Any, Any, Any], Awaitable[None]]
 
 
-class House:
+class Site:
     """Puts every request to one handler as an exchange."""
 
     def __init__(self, recorder: Recorder, handler: Handler) -> None:
@@ -66,16 +66,16 @@ def started(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
     return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-async def stream(house: House, scope: Any, receive: Any, send: Any) -> None:
+async def stream(site: Site, scope: Any, receive: Any, send: Any) -> None:
     """Begin an answer, and never end it."""
     await send(started())
     await send(PIECE)
-    await silence(house, scope, receive, send)
+    await silence(site, scope, receive, send)
 
 
-async def silence(house: House, scope: Any, receive: Any, send: Any) -> None:
+async def silence(site: Site, scope: Any, receive: Any, send: Any) -> None:
     """Say nothing at all."""
-    house.recorder.mark(f"in {scope['path']}")
+    site.recorder.mark(f"in {scope['path']}")
     await anyio.sleep_forever()
 
 
@@ -89,11 +89,11 @@ async def test_a_stream_is_ended_properly(
     recorder: Recorder, path: str, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """Its handler cleans up, and then the client gets a last chunk."""
-    house = House(recorder, stream)
-    request = house.server.http(path, headers=headers)
-    async with house.visited(request):
-        assert house.exchanges.watch() == 1
-        await house.exchanges.end_endless()
+    site = Site(recorder, stream)
+    request = site.server.http(path, headers=headers)
+    async with site.visited(request):
+        assert site.exchanges.watch() == 1
+        await site.exchanges.end_endless()
     assert request.phase == "answered"
     assert recorder.marks == [f"in {path}", f"clean {path}", f"out of {path}"]
     assert recorder.events == [StreamEnded(path)]
@@ -101,10 +101,10 @@ async def test_a_stream_is_ended_properly(
 
 async def test_a_stream_that_has_not_begun_is_refused(recorder: Recorder) -> None:
     """There is still time for a whole answer."""
-    house = House(recorder, silence)
-    request = house.server.http("/endless")
-    async with house.visited(request):
-        await house.exchanges.end_endless()
+    site = Site(recorder, silence)
+    request = site.server.http("/endless")
+    async with site.visited(request):
+        await site.exchanges.end_endless()
     assert (request.status, request.phase) == (503, "answered")
     assert request.headers["connection"] == "close"
 
@@ -114,7 +114,7 @@ async def test_a_client_that_reads_slowly_holds_nobody_up(
 ) -> None:
     """The last chunk is tried for a second."""
     monkeypatch.setattr("asgi_lifespan_guard._asgi.responses.FAREWELL", 0.05)
-    house = House(recorder, silence)
+    site = Site(recorder, silence)
 
     async def send(message: Any) -> None:
         await anyio.sleep_forever()
@@ -122,24 +122,24 @@ async def test_a_client_that_reads_slowly_holds_nobody_up(
     scope = {"type": "http", "method": "GET", "path": "/endless", "http_version": "2"}
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
-            group.start_soon(house, scope, None, send)
+            group.start_soon(site, scope, None, send)
             await recorder.wait_for_mark("in /endless")
-            await house.exchanges.end_endless()
-    assert house.exchanges.left() == {}
+            await site.exchanges.end_endless()
+    assert site.exchanges.left() == {}
 
 
 async def test_a_promised_length_is_not_belied(recorder: Recorder) -> None:
     """The server refuses the last chunk, and the client sees what is missing."""
 
-    async def promise(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def promise(site: Site, scope: Any, receive: Any, send: Any) -> None:
         await send(started((b"content-length", b"1000")))
-        await silence(house, scope, receive, send)
+        await silence(site, scope, receive, send)
 
-    house = House(recorder, promise)
-    request = house.server.http("/endless")
+    site = Site(recorder, promise)
+    request = site.server.http("/endless")
     with pytest.RaisesGroup(pytest.RaisesExc(ProtocolError, match="client is started")):
-        async with house.visited(request):
-            await house.exchanges.end_endless()
+        async with site.visited(request):
+            await site.exchanges.end_endless()
 
 
 async def test_who_takes_a_cancellation_for_a_wish_is_helped(
@@ -147,34 +147,34 @@ async def test_who_takes_a_cancellation_for_a_wish_is_helped(
 ) -> None:
     """A handler may catch it and return; its answer gets its end all the same."""
 
-    async def obey(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def obey(site: Site, scope: Any, receive: Any, send: Any) -> None:
         try:
-            await stream(house, scope, receive, send)
+            await stream(site, scope, receive, send)
         except anyio.get_cancelled_exc_class():
             return
 
-    house = House(recorder, obey)
-    request = house.server.http("/endless")
-    async with house.visited(request):
-        await house.exchanges.end_endless()
+    site = Site(recorder, obey)
+    request = site.server.http("/endless")
+    async with site.visited(request):
+        await site.exchanges.end_endless()
     assert request.phase == "answered"
 
 
 async def test_the_finite_is_not_ended(recorder: Recorder) -> None:
     """A POST may finish, whatever it accepts, and so may any other download."""
 
-    async def wait(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def wait(site: Site, scope: Any, receive: Any, send: Any) -> None:
         await send(started())
-        house.recorder.mark(f"in {scope['path']}")
+        site.recorder.mark(f"in {scope['path']}")
         await go.wait()
         await send(LAST)
 
     go = anyio.Event()
-    house = House(recorder, wait)
-    post = house.server.http("/post", method="POST", headers=[EVENTS])
-    download = house.server.http("/get", headers=[(b"accept", b"*/*")])
-    async with house.visited(post, download):
-        await house.exchanges.end_endless()
+    site = Site(recorder, wait)
+    post = site.server.http("/post", method="POST", headers=[EVENTS])
+    download = site.server.http("/get", headers=[(b"accept", b"*/*")])
+    async with site.visited(post, download):
+        await site.exchanges.end_endless()
         go.set()
     assert post.body == download.body == b"end"
     assert recorder.events == []
@@ -185,10 +185,10 @@ async def test_the_finite_is_not_ended(recorder: Recorder) -> None:
 
 async def test_a_cut_download_gets_no_last_chunk(recorder: Recorder) -> None:
     """Its handler cleans up, and the client sees that something is missing."""
-    house = House(recorder, stream)
+    site = Site(recorder, stream)
     with pytest.RaisesGroup(pytest.RaisesExc(ProtocolError, match="client is started")):
-        async with house.visited(house.server.http("/a")):
-            house.exchanges.cut(1.5)
+        async with site.visited(site.server.http("/a")):
+            site.exchanges.cut(1.5)
     assert recorder.marks == ["in /a", "clean /a", "out of /a"]
     assert recorder.events == [RequestCut("/a", 1.5)]
 
@@ -198,19 +198,19 @@ async def test_who_ignores_the_first_cancellation_gets_a_second(
 ) -> None:
     """It is told once; an answer that has not begun is a 503."""
 
-    async def ignore(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def ignore(site: Site, scope: Any, receive: Any, send: Any) -> None:
         try:
-            await silence(house, scope, receive, send)
+            await silence(site, scope, receive, send)
         except anyio.get_cancelled_exc_class():
             recorder.mark("ignored")
         await anyio.sleep_forever()
 
-    house = House(recorder, ignore)
-    request = house.server.http("/a")
-    async with house.visited(request):
-        house.exchanges.cut(1.0)
+    site = Site(recorder, ignore)
+    request = site.server.http("/a")
+    async with site.visited(request):
+        site.exchanges.cut(1.0)
         await recorder.wait_for_mark("ignored")
-        house.exchanges.cut(2.0)
+        site.exchanges.cut(2.0)
     assert request.status == 503
     assert recorder.events == [RequestCut("/a", 1.0)]
 
@@ -220,17 +220,17 @@ async def test_a_cancellation_that_comes_too_late_is_taken_back(
 ) -> None:
     """The handler returns in that very moment, and nobody behind it is cancelled."""
 
-    async def last_moment(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def last_moment(site: Site, scope: Any, receive: Any, send: Any) -> None:
         await send(started())
         await send(LAST)
-        house.exchanges.cut(0.0)
-        house.exchanges.cut(0.0)
+        site.exchanges.cut(0.0)
+        site.exchanges.cut(0.0)
 
     exchanges = InFlight([], recorder)
-    house = House(recorder, last_moment)
-    house.exchanges = exchanges
-    house._app = lambda *args: last_moment(house, *args)  # type: ignore[method-assign]
-    request = await house.server.get("/a")
+    site = Site(recorder, last_moment)
+    site.exchanges = exchanges
+    site._app = lambda *args: last_moment(site, *args)  # type: ignore[method-assign]
+    request = await site.server.get("/a")
     assert request.body == b"end"
     assert recorder.marks == ["out of /a"]
 
@@ -241,49 +241,49 @@ async def test_a_cancellation_that_comes_too_late_is_taken_back(
 async def test_an_error_comes_through(recorder: Recorder) -> None:
     """Also that of a handler whose clean-up fails."""
 
-    async def fail(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def fail(site: Site, scope: Any, receive: Any, send: Any) -> None:
         try:
-            await stream(house, scope, receive, send)
+            await stream(site, scope, receive, send)
         finally:
             raise ValueError("clean-up")
 
-    house = House(recorder, fail)
+    site = Site(recorder, fail)
     with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="clean-up")):
-        async with house.visited(house.server.http("/endless")):
-            await house.exchanges.end_endless()
-    assert house.exchanges.left() == {}
+        async with site.visited(site.server.http("/endless")):
+            await site.exchanges.end_endless()
+    assert site.exchanges.left() == {}
 
 
 async def test_a_foreign_cancellation_comes_through(recorder: Recorder) -> None:
     """A server that cancels its tasks is not answered for."""
-    house = House(recorder, stream)
-    request = house.server.http("/a")
+    site = Site(recorder, stream)
+    request = site.server.http("/a")
     async with anyio.create_task_group() as group:
         group.start_soon(request.run)
         await recorder.wait_for_mark("in /a")
         group.cancel_scope.cancel()
-    assert house.exchanges.left() == {}
+    assert site.exchanges.left() == {}
     assert "out of /a" not in recorder.marks
 
 
 # WebSockets.
 
 
-async def listen(house: House, scope: Any, receive: Any, send: Any) -> None:
+async def listen(site: Site, scope: Any, receive: Any, send: Any) -> None:
     """Accept, and listen until the peer is gone."""
     await receive()
     await send(ACCEPT)
-    house.recorder.mark(f"in {scope['path']}")
+    site.recorder.mark(f"in {scope['path']}")
     while (message := await receive())["type"] != "websocket.disconnect":
         pass
-    house.recorder.mark(f"gone {message['code']}")
+    site.recorder.mark(f"gone {message['code']}")
 
 
-async def talk(house: House, scope: Any, receive: Any, send: Any) -> None:
+async def talk(site: Site, scope: Any, receive: Any, send: Any) -> None:
     """Accept, and never listen."""
     await receive()
     await send(ACCEPT)
-    house.recorder.mark(f"in {scope['path']}")
+    site.recorder.mark(f"in {scope['path']}")
     while True:
         await send(TEXT)
         await checkpoint()
@@ -294,10 +294,10 @@ async def test_a_socket_is_ended_by_a_close_frame(
     recorder: Recorder, handler: Handler
 ) -> None:
     """Whether its handler listens or not, and the error of its send goes no further."""
-    house = House(recorder, handler)
-    socket = house.server.websocket("/ws")
-    async with house.visited(socket):
-        await house.exchanges.end_endless()
+    site = Site(recorder, handler)
+    socket = site.server.websocket("/ws")
+    async with site.visited(socket):
+        await site.exchanges.end_endless()
     assert socket.sent[-1]["code"] == 1012
     assert socket.phase == "closed"
     assert "out of /ws" in recorder.marks
@@ -306,40 +306,40 @@ async def test_a_socket_is_ended_by_a_close_frame(
 
 async def test_a_socket_that_nobody_looks_at_is_cut(recorder: Recorder) -> None:
     """Its peer has had the close frame; its handler is cancelled when time is up."""
-    house = House(recorder, accept_and_sleep)
-    socket = house.server.websocket("/ws")
-    async with house.visited(socket):
-        await house.exchanges.end_endless()
+    site = Site(recorder, accept_and_sleep)
+    socket = site.server.websocket("/ws")
+    async with site.visited(socket):
+        await site.exchanges.end_endless()
         assert socket.phase == "closed"
-        house.exchanges.cut(1.0)
-        house.exchanges.cut(2.0)
+        site.exchanges.cut(1.0)
+        site.exchanges.cut(2.0)
     assert recorder.events[0] == StreamEnded("/ws")
     assert RequestCut("/ws", 1.0) in recorder.events
 
 
-async def accept_and_sleep(house: House, scope: Any, receive: Any, send: Any) -> None:
+async def accept_and_sleep(site: Site, scope: Any, receive: Any, send: Any) -> None:
     """Accept, and neither listen nor talk."""
     await receive()
     await send(ACCEPT)
-    await silence(house, scope, receive, send)
+    await silence(site, scope, receive, send)
 
 
 async def test_a_handler_that_leaves_without_a_word(recorder: Recorder) -> None:
     """If it cancels its own wait for the disconnect, the goodbye is said after it."""
 
-    async def leave(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def leave(site: Site, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send(ACCEPT)
         async with anyio.create_task_group() as group:
             group.start_soon(receive)
-            house.recorder.mark(f"in {scope['path']}")
+            site.recorder.mark(f"in {scope['path']}")
             await recorder.wait_for(StreamEnded)
             group.cancel_scope.cancel()
 
-    house = House(recorder, leave)
-    socket = house.server.websocket("/ws")
-    async with house.visited(socket):
-        await house.exchanges.end_endless()
+    site = Site(recorder, leave)
+    socket = site.server.websocket("/ws")
+    async with site.visited(socket):
+        await site.exchanges.end_endless()
     assert socket.sent[-1]["code"] == 1012
 
 
@@ -350,20 +350,20 @@ async def test_a_request_inside_another_ends_with_it(recorder: Recorder) -> None
     """Both are cancelled in one task, and both are answered."""
     inner: list[Request] = []
 
-    async def call(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def call(site: Site, scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/inner":
-            await silence(house, scope, receive, send)
-        inner.append(house.server.http("/inner"))
-        house.recorder.mark("in /outer")
+            await silence(site, scope, receive, send)
+        inner.append(site.server.http("/inner"))
+        site.recorder.mark("in /outer")
         await inner[0].run()
         await anyio.sleep_forever()
 
-    house = House(recorder, call)
-    request = house.server.http("/outer")
-    async with house.visited(request):
+    site = Site(recorder, call)
+    request = site.server.http("/outer")
+    async with site.visited(request):
         await recorder.wait_for_mark("in /inner")
-        assert house.exchanges.watch() == 2
-        house.exchanges.cut(1.0)
+        assert site.exchanges.watch() == 2
+        site.exchanges.cut(1.0)
     cleaned = [mark for mark in recorder.marks if mark.startswith("clean")]
     assert cleaned == ["clean /inner", "clean /outer"]
     assert request.status == inner[0].status == 503
@@ -374,24 +374,24 @@ async def test_a_request_inside_another_ends_with_it(recorder: Recorder) -> None
 
 async def test_one_who_waits_is_spared(recorder: Recorder) -> None:
     """An exchange is known by its scope, by a copy of it, or by its task."""
-    house = House(recorder, stream)
-    one, other = house.server.http("/endless"), house.server.http("/b")
-    async with house.visited(one, other):
-        key = house.exchanges.key_of(dict(other.scope))
+    site = Site(recorder, stream)
+    one, other = site.server.http("/endless"), site.server.http("/b")
+    async with site.visited(one, other):
+        key = site.exchanges.key_of(dict(other.scope))
         assert key is not None
-        assert key == house.exchanges.key_of(other.scope)
-        assert house.exchanges.key_of({"type": "http"}) is None
-        assert house.exchanges.key_of(None) is None
-        await house.exchanges.end_endless()
-        await house.exchanges.wait_over({key})
-        assert list(house.exchanges.left()) == [key]
+        assert key == site.exchanges.key_of(other.scope)
+        assert site.exchanges.key_of({"type": "http"}) is None
+        assert site.exchanges.key_of(None) is None
+        await site.exchanges.end_endless()
+        await site.exchanges.wait_over({key})
+        assert list(site.exchanges.left()) == [key]
         async with anyio.create_task_group() as group:
-            group.start_soon(house.exchanges.wait_over, set())
+            group.start_soon(site.exchanges.wait_over, set())
             await anyio.wait_all_tasks_blocked()
-            house.exchanges.look_again()
+            site.exchanges.look_again()
             await anyio.wait_all_tasks_blocked()
             other.left = True
-            house.exchanges.cut(0.0)
+            site.exchanges.cut(0.0)
 
 
 async def test_what_cannot_be_cancelled_is_waited_for(recorder: Recorder) -> None:
@@ -400,33 +400,33 @@ async def test_what_cannot_be_cancelled_is_waited_for(recorder: Recorder) -> Non
         pytest.skip("on trio every request runs in a scope of ours")
     let = asyncio.Event()
 
-    async def wait(house: House, scope: Any, receive: Any, send: Any) -> None:
+    async def wait(site: Site, scope: Any, receive: Any, send: Any) -> None:
         await send(started())
         await let.wait()
         await send(LAST)
 
-    house = House(recorder, wait)
-    house._app = lambda *args: wait(house, *args)  # type: ignore[method-assign]
+    site = Site(recorder, wait)
+    site._app = lambda *args: wait(site, *args)  # type: ignore[method-assign]
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    run = house({"type": "http", "method": "GET", "path": "/a"}, None, send)
+    run = site({"type": "http", "method": "GET", "path": "/a"}, None, send)
     steps = StepByStep(run)
     steps.step()
     await asyncio.sleep(0)
-    house.exchanges.live[None] = {"type": "http", "path": "/b", "method": "GET"}, send
-    assert house.exchanges.watch() == 2
-    house.exchanges.cut(0.0)
-    assert await house.exchanges.conclude(None, ValueError()) is False
+    site.exchanges.live[None] = {"type": "http", "path": "/b", "method": "GET"}, send
+    assert site.exchanges.watch() == 2
+    site.exchanges.cut(0.0)
+    assert await site.exchanges.conclude(None, ValueError()) is False
     let.set()
     await steps.done.wait()
     assert [message["type"] for message in sent][:2] == [
         "http.response.start",
         "http.response.body",
     ]
-    assert house.exchanges.left() == {}
+    assert site.exchanges.left() == {}
 
 
 class StepByStep:

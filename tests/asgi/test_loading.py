@@ -183,6 +183,6 @@ def test_what_is_found_may_be_no_app(modules: Modules, attribute: str) -> None:
     "given", [lambda: None, lambda _config: hello, hello], ids=["none", "args", "app"]
 )
 def test_what_makes_no_app(given: Any) -> None:
-    """A factory that returns none or wants arguments, or an app in its place."""
+    """A factory that returns none or wants arguments, or an app was given instead."""
     with pytest.raises(FactoryError, match="app_factory=True"):
         LoadedApp(given, factory=True).load()

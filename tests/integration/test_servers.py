@@ -187,7 +187,7 @@ def test_held_until_it_is_up(kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", QUICK)
 def test_clients_that_leave_while_they_are_held(kind: str, folder: Path) -> None:
-    """Who leaves frees its place; granian does not tell that of a WebSocket."""
+    """Who leaves is not held any more; granian does not tell that of a WebSocket."""
     requests = [b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"]
     if kind != "granian":
         requests.append(_HANDSHAKE)

@@ -1,4 +1,4 @@
-"""Fixtures for the wing that speaks resources."""
+"""Fixtures for tests of resources without ASGI."""
 
 from __future__ import annotations
 

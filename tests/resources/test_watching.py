@@ -496,7 +496,7 @@ class Consumer:
     ],
 )
 async def test_a_crash_during_a_check_is_a_crash(stage: Stage, kind: str) -> None:
-    """As soon as the check has ended; the group is left by the task that made it."""
+    """The check is interrupted; the group is left by the task that made it."""
     consumer = Consumer()
     recipe = resource(
         getattr(consumer, kind),

@@ -245,7 +245,7 @@ def test_says_what_to_do_where_root_may_run_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no folder will do, the error says which one would."""
-    monkeypatch.setattr(programs, "places", lambda: [tmp_path])
+    monkeypatch.setattr(programs, "folders", lambda: [tmp_path])
     monkeypatch.setattr(programs, "installed", lambda: tmp_path)
     with pytest.raises(PostgresError, match="set TMPDIR to one that every user"):
         programs._programs.__wrapped__()

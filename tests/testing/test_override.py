@@ -1,4 +1,4 @@
-"""What takes a resource's place in a test, and when."""
+"""What is opened instead of a resource in a test, and when."""
 
 from __future__ import annotations
 
