@@ -134,6 +134,11 @@ class Asker:
         """End the question that is on, if one is; it has *seconds* to clean up."""
         if self._question is not None:
             self._question.interrupt()
+            self.bound(seconds)
+
+    def bound(self, seconds: float) -> None:
+        """Have the question that is on, if one is, over within *seconds*."""
+        if self._question is not None:
             self._question.bound(seconds)
 
     async def ask(self, value: Any, *, threaded: bool) -> BaseException | None:

@@ -94,6 +94,8 @@ class Attempt:
         assert self._work is not None  # No switch comes between its making and this.
         self._work.interrupt()
         self._work.bound(seconds)
+        if self.asker is not None:
+            self.asker.bound(seconds / 2)  # The rest is for leaving.
 
     def close_within(self, seconds: float) -> None:
         """Bound its closing, which begins now, or has begun."""
@@ -148,18 +150,18 @@ class Attempt:
     def _why_not_up(self, error: BaseException | None) -> BaseException:
         work, timeout = self._work, self._recipe.timeout
         assert work is not None
-        error = error or self.failure
         if work.timed_out and timeout is not None:
             late = OpenTimeoutError(self._recipe.name, self._number, timeout)
-            late.__cause__ = self.failure or error or self.hidden()
+            late.__cause__ = error or self.hidden() or self.failure
             return late
         if work.interrupted:
             entered = self._heard is not None and self._heard.entered
             interruption = OpeningInterruptedError()
-            # What entering raised after a stop means nothing; what leaving did, does.
-            interruption.__cause__ = error if entered else None
+            if entered and error is not self.failure:
+                # After a stop what entering raised means nothing; what leaving did does.
+                interruption.__cause__ = error
             return interruption
-        return error or CrashedError(self._recipe.name)
+        return error or self.failure or CrashedError(self._recipe.name)
 
     def _why_not_closed(self, error: BaseException | None) -> BaseException | None:
         assert self._work is not None

@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -148,9 +149,11 @@ class _AsyncioInterruption(Interruption):
             self._timer.cancel()
 
     def _deliver(self) -> None:
-        if not _is_about_to_be_cancelled(self._task):
+        ours = _outstanding.get(self._task, 0)
+        if ours or not _is_about_to_be_cancelled(self._task):
             # What is run here may have left the count higher than it was.
-            self._cancelled_before = self._task.cancelling()
+            self._cancelled_before = self._task.cancelling() - ours
+        _outstanding[self._task] = ours + 1
         self._task.cancel()
 
     def settle(self) -> bool:
@@ -158,6 +161,7 @@ class _AsyncioInterruption(Interruption):
         self.disarm()
         if self.interrupted and not self._over:
             self._task.uncancel()
+            _outstanding[self._task] -= 1
         self._over = True
         return self._task.cancelling() <= self._cancelled_before
 
@@ -178,6 +182,10 @@ class _AsyncioInterruption(Interruption):
                 if not self.settle():
                     raise
         self.settle()
+
+
+_outstanding: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+"""How many cancellations of a task are ours, and have not come back up to us."""
 
 
 def _is_about_to_be_cancelled(task: asyncio.Task[Any]) -> bool:

@@ -302,15 +302,14 @@ class Witness:
             self.complain("closes in order", text)
 
     def _users_of(self, actor: Actor) -> Iterator[Actor]:
-        at_the_end = self.phase is Phase.STOPPING
         for other in self.actors.values():
             if other is actor or not other.busy:
                 continue
             if other.node.kind == "thread" and self.lives[other.name].phase in OVER:
                 continue  # A stop abandons a thread that opens.
             outlasts = other.node.kind == "lifespan" and other.live
-            needs_it = (at_the_end or not outlasts) and actor in other.below()
             last = self.lives[actor.name].went_in is Phase.STOPPING
+            needs_it = (last or not outlasts) and actor in other.below()
             if needs_it or (last and other.name == "app" and other.live):
                 yield other
 
