@@ -221,7 +221,7 @@ async def test_what_is_off_is_skipped(stage: Stage, enabled: Any) -> None:
         await stage.until_up("api")
         skipped = supervisor.report()[0]
         assert (skipped.phase, skipped.was_up) == (ResourcePhase.SKIPPED, True)
-        assert supervisor.are_open(["off", "api"])
+        assert supervisor.are_open({"off", "api"})
         assert supervisor.due_in(["off"]) == 0
     assert stage.recorder.of(ResourceSkipped) == [ResourceSkipped("off")]
     assert "open off" not in stage.marks

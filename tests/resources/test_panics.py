@@ -45,8 +45,8 @@ async def test_it_is_a_permanent_failure_of_its_resource(
     def panic(*_: Any) -> Any:
         raise error
 
-    option = {"open": "on_open"}.get(where, where)
-    broken = stage.make("broken", required=False, retry=AT_ONCE, **{option: panic})
+    option: dict[str, Any] = {{"open": "on_open"}.get(where, where): panic}
+    broken = stage.make("broken", required=False, retry=AT_ONCE, **option)
     async with stage.running(stage.make("db"), broken):
         await stage.until_up("db")
         await stage.until_phase("broken", ResourcePhase.FAILED)

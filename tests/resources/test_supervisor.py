@@ -324,8 +324,8 @@ async def test_due_times_tell_when_it_makes_sense_to_come_back(stage: Stage) -> 
         assert 99 < supervisor.due_in(["db", "waiting"]) <= 100
         assert 99 < supervisor.due_in(["above"]) <= 100
         assert supervisor.due_in(["lost", "waiting"]) == float("inf")
-        assert supervisor.are_open(["db"])
-        assert not supervisor.are_open(["db", "waiting"])
+        assert supervisor.are_open({"db"})
+        assert not supervisor.are_open({"db", "waiting"})
 
 
 async def test_the_report_says_how_each_resource_fares(stage: Stage) -> None:

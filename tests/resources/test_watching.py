@@ -106,7 +106,7 @@ async def test_a_failing_check_is_reported(stage: Stage) -> None:
         await stage.until_phase("db", ResourcePhase.FAILING)
         report = supervisor.report()[0]
         assert (report.satisfied, report.last_error) == (False, "OSError: refused")
-        assert supervisor.are_open(["db"])
+        assert supervisor.are_open({"db"})
         assert supervisor.due_in(["db"]) == 0
         assert stage.values == {"db": "db"}
         health.error = None
