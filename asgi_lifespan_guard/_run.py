@@ -42,6 +42,12 @@ from ._tasks.waiting import Waiters, to_its_end
 from .events import GuardFailed, Observer
 
 
+LAST_ANSWERS = 0.25
+"""Seconds between letting the last request out and closing, where the process is ended
+when that is done: a server may take an answer from the app before it has written it
+(granian writes in threads of its own), and whatever is not written then is lost."""
+
+
 class Surroundings(Frozen, kw_only=True):
     """What a guard hands to each of its runs, and keeps when they are over.
 
@@ -228,6 +234,7 @@ class Run:
             finally:
                 try:
                     await self._drained()
+                    await self._let_server_write()
                 finally:
                     self._phase.handle(Trigger.STOP)
 
@@ -253,6 +260,11 @@ class Run:
             self.drainer.hurry()
             await to_its_end(self.drainer.finish)
             await to_its_end(self.drainer.wait_latecomers)
+
+    async def _let_server_write(self) -> None:
+        """Give it a moment for the last answers, if it has no more afterwards."""
+        if self._last_act is not None:
+            await to_its_end(partial(anyio.sleep, LAST_ANSWERS))
 
     def _signals(self) -> AbstractContextManager[None]:
         drain = self._plan.drain

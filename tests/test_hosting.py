@@ -24,10 +24,11 @@ from asgi_lifespan_guard.events import (
     ResourceGaveUp,
     ResourceOpened,
 )
-from tests.recorder import Recorder
+from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
 from tests.support.modules import Modules
 from tests.support.resources import LATER, SOON, LivedIn, hello
+from tests.support.virtual_time import on_virtual_time
 
 
 pytestmark = pytest.mark.anyio
@@ -55,11 +56,11 @@ class Import:
         """Be imported."""
         self.threads.append(threading.current_thread())
         self._begun.release()
-        self._let.wait(10)
+        self._let.wait(PATIENCE)
 
     def wait_begun(self) -> None:
         """Return once it is being imported."""
-        assert self._begun.acquire(timeout=10)
+        assert self._begun.acquire(timeout=PATIENCE)
 
     def let(self) -> None:
         """Let the import end."""
@@ -116,6 +117,7 @@ async def test_a_stop_does_not_wait_for_an_import(
     assert guard.phase is Phase.STOPPED
 
 
+@on_virtual_time
 async def test_no_second_import_while_the_first_goes_on(
     recorder: Recorder, slow: Import, modules: Modules
 ) -> None:
@@ -131,7 +133,7 @@ async def test_no_second_import_while_the_first_goes_on(
         """,
     )
     impatient = lifespan_of(
-        timeout=0.01, retry=Retry(wait=wait_none(), stop=stop_after_attempt(3))
+        timeout=5, retry=Retry(wait=wait_none(), stop=stop_after_attempt(3))
     )
     guard = LifespanGuard(
         "tests_makes:make",
@@ -143,6 +145,7 @@ async def test_no_second_import_while_the_first_goes_on(
         gave_up = await recorder.wait_for(ResourceGaveUp)
     assert isinstance(gave_up.error, TimeoutError)
     assert gave_up.attempts == 3
+    slow.wait_begun()
     assert len(slow.threads) == 1
 
 
@@ -229,7 +232,7 @@ async def test_a_string_without_its_lifespan(
     modules.write(
         "tests_off",
         """
-        from tests.recorder import Recorder
+        from tests.recorder import PATIENCE, Recorder
         from tests.support.resources import LivedIn
         app = LivedIn(Recorder())
         """,

@@ -15,9 +15,10 @@ from starlette.testclient import TestClient
 from asgi_lifespan_guard import Drain, LifespanGuard, Phase
 from asgi_lifespan_guard._signals import StopSignals
 from asgi_lifespan_guard.events import DrainBegun, Event, PhaseChanged
-from tests.recorder import Recorder
+from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
 from tests.support.resources import LATER, Tap, hello
+from tests.support.virtual_time import on_virtual_time
 
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +53,7 @@ async def serving(
     recipes = [Tap(recorder, **tap).recipe]
     guard = LifespanGuard(hello, recipes, drain=drain, observers=[recorder, mark])
     async with MemoryServer(guard):
-        await guard.wait_ready(10)
+        await guard.wait_ready(PATIENCE)
         recorder.marks.clear()
         yield guard
 
@@ -74,9 +75,10 @@ async def test_a_signal_begins_the_drain(
     assert [signal.getsignal(s) for s in (SIGTERM, SIGINT)] == [server, server]
 
 
+@on_virtual_time
 async def test_sigterm_is_held_back_for_the_delay(recorder: Recorder) -> None:
     """The server hears it when the delay is over, once."""
-    async with serving(recorder, Drain(delay=0.05)):
+    async with serving(recorder, Drain(delay=5)):
         signal.raise_signal(SIGTERM)
         await recorder.wait_for_mark("server: SIGTERM")
     assert recorder.marks == ["draining", "server: SIGTERM", *END[1:]]
@@ -142,7 +144,7 @@ async def test_a_signal_ends_a_wait_for_the_next_attempt(recorder: Recorder) -> 
     """Nothing is open, and nothing is waited for."""
     tap = Tap(recorder, errors=[OSError("not yet")], retry=LATER)
     guard = LifespanGuard(hello, [tap.recipe], observers=[recorder])
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         async with MemoryServer(guard):
             await anyio.wait_all_tasks_blocked()
             signal.raise_signal(SIGTERM)
@@ -162,11 +164,12 @@ async def leaving(recorder: Recorder, drain: Drain) -> AsyncIterator[LifespanGua
     async with anyio.create_task_group() as group:
         group.start_soon(lifespan.run)
         lifespan.feed({"type": "lifespan.startup"})
-        await guard.wait_ready(10)
+        await guard.wait_ready(PATIENCE)
         lifespan.phase = "stopping"
         yield guard
 
 
+@on_virtual_time
 async def test_where_nobody_handles_it_all_is_closed_first(recorder: Recorder) -> None:
     """The guard leaves by itself, and then has the default done."""
     async with leaving(recorder, Drain(signals=[SIGURG])) as guard:
@@ -177,6 +180,7 @@ async def test_where_nobody_handles_it_all_is_closed_first(recorder: Recorder) -
     assert signal.getsignal(SIGURG) is SIG_DFL
 
 
+@on_virtual_time
 async def test_a_second_one_is_not_held_back(recorder: Recorder) -> None:
     """Its default is done at once; should one survive it, the delay is over."""
     async with leaving(recorder, Drain(signals=[SIGURG], delay=3600)):

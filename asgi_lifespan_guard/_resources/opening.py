@@ -158,7 +158,7 @@ class Attempt:
             entered = self._heard is not None and self._heard.entered
             interruption = OpeningInterruptedError()
             if entered and error is not self.failure:
-                # After a stop what entering raised means nothing; what leaving did does.
+                # After a stop nobody asks what entering raised; what leaving did matters.
                 interruption.__cause__ = error
             return interruption
         return error or self.failure or CrashedError(self._recipe.name)

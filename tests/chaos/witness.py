@@ -689,7 +689,7 @@ class Witness:
         """Whether nobody need hear of it: it came of being told to end."""
         actor, life = injection.actor, self.lives[injection.actor.name]
         if injection.stage == "close":
-            return False
+            return not injection.was_up and self.stop_began <= injection.time + EPS
         if injection.stage == "up" and (actor.node.swallows or injection.was_up):
             # A stranger's cancellation takes the place of what a group collected.
             replaced = life.cancelled >= injection.time - EPS

@@ -19,6 +19,7 @@ from asgi_lifespan_guard import (
     StartupFailedError,
     resource,
 )
+from asgi_lifespan_guard._tasks.backend import scheduler
 from asgi_lifespan_guard.events import (
     AttemptFailed,
     CloseFailed,
@@ -28,6 +29,7 @@ from asgi_lifespan_guard.events import (
 )
 from tests.recorder import Recorder
 from tests.resources.stage import Stage
+from tests.support.virtual_time import on_virtual_asyncio, on_virtual_time
 
 
 AWAITS = 8
@@ -40,6 +42,13 @@ IN_ASYNCIO = pytest.mark.parametrize(
         pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
     ],
 )
+
+
+async def next_turn() -> None:
+    """Be suspended, as a checkpoint is not, until the event loop's next turn."""
+    turn = anyio.Event()
+    scheduler()(turn.set)
+    await turn.wait()
 
 
 class Slow:
@@ -69,7 +78,7 @@ class Slow:
         finally:
             for _ in range(3):
                 await checkpoint()
-            await anyio.sleep(0.001)
+            await next_turn()
             self.closed += 1
 
     async def _pause(self, number: int) -> None:
@@ -116,12 +125,13 @@ async def test_an_outer_cancellation_at_each_await_leaves_nothing_open(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("target", range(AWAITS))
+@on_virtual_time
 async def test_a_timeout_at_each_await_leaves_nothing_open(
     stage: Stage, target: int
 ) -> None:
     """An attempt that is given up has closed what it had opened."""
     slow = Slow(target, busy=False)
-    late = resource(slow.open, name="slow", timeout=0.01, startup="blocking")
+    late = resource(slow.open, name="slow", timeout=5, startup="blocking")
     with pytest.raises(StartupFailedError, match="was not done after"):
         async with stage.running(late):
             pytest.fail("the body must not begin")
@@ -199,9 +209,9 @@ CLOSES = [
 
 
 def _three(stage: Stage) -> list[Any]:
-    db = stage.make("db", on_close=lambda: anyio.sleep(0.001))
-    cache = stage.make("cache", needs=[db], on_close=lambda: anyio.sleep(0.001))
-    api = stage.make("api", needs=[cache], on_close=lambda: anyio.sleep(0.001))
+    db = stage.make("db", on_close=next_turn)
+    cache = stage.make("cache", needs=[db], on_close=next_turn)
+    api = stage.make("api", needs=[cache], on_close=next_turn)
     return [db, cache, api]
 
 
@@ -373,7 +383,7 @@ def test_what_ends_the_process_is_not_swallowed(
 
 
 @pytest.mark.anyio
-@IN_ASYNCIO
+@on_virtual_asyncio
 async def test_a_leftover_cancellation_does_not_end_an_owner(stage: Stage) -> None:
     """Older libraries cancel their task and never take it back; the timeout works."""
 
@@ -385,7 +395,7 @@ async def test_a_leftover_cancellation_does_not_end_an_owner(stage: Stage) -> No
             await anyio.sleep_forever()
         await anyio.sleep_forever()
 
-    db = stage.make("db", on_open=leave_one_behind, timeout=0.01, retry=AT_ONCE)
+    db = stage.make("db", on_open=leave_one_behind, timeout=5, retry=AT_ONCE)
     async with stage.running(db):
         await stage.recorder.wait_for(AttemptFailed, 3)
     assert all(

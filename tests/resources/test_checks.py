@@ -11,6 +11,7 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import given
@@ -24,9 +25,8 @@ from asgi_lifespan_guard import (
     resource,
 )
 from asgi_lifespan_guard._resources.checks import Asker, Change, Watch
-
-
-SOON = 0.01
+from tests.recorder import PATIENCE
+from tests.support.virtual_time import on_time_by_hand, on_virtual_time, pass_time
 
 
 def call(value: object) -> object:
@@ -218,6 +218,7 @@ async def test_a_sync_check_of_a_threaded_resource_has_a_thread() -> None:
 
 
 @pytest.mark.anyio
+@on_virtual_time
 async def test_a_check_has_a_deadline() -> None:
     """What does not answer in time is cancelled, once, and may clean up."""
     marks = []
@@ -229,13 +230,14 @@ async def test_a_check_has_a_deadline() -> None:
             await checkpoint()
             marks.append("cleaned up")
 
-    error = await asking(hang, timeout=SOON)()
+    error = await asking(hang, timeout=5)()
     assert isinstance(error, CheckTimeoutError)
-    assert error.timeout == SOON
+    assert error.timeout == 5
     assert marks == ["cleaned up"]
 
 
 @pytest.mark.anyio
+@on_virtual_time
 async def test_a_deadline_counts_however_the_check_takes_it() -> None:
     """A driver that turns the cancellation into an error of its own was late, too."""
 
@@ -245,27 +247,35 @@ async def test_a_deadline_counts_however_the_check_takes_it() -> None:
         finally:
             raise OSError("connection lost")
 
-    assert isinstance(await asking(hang, timeout=SOON)(), CheckTimeoutError)
+    assert isinstance(await asking(hang, timeout=5)(), CheckTimeoutError)
 
 
 @pytest.mark.anyio
+@on_time_by_hand
 async def test_no_thread_is_begun_while_the_last_one_runs() -> None:
     """A thread that hangs is abandoned; until it ends no check is answered."""
-    let_go = threading.Event()
+    begun, let_go = threading.Event(), threading.Event()
     calls = []
 
     def hang(_: object) -> None:
         calls.append("call")
-        let_go.wait(10)
+        begun.set()
+        let_go.wait(PATIENCE)
 
-    ask = asking(hang, timeout=SOON, threaded=True)
+    async def be_late() -> None:
+        await anyio.to_thread.run_sync(begun.wait)
+        await anyio.wait_all_tasks_blocked()
+        pass_time(3600)
+
+    ask = asking(hang, timeout=3600, threaded=True)
     for _ in range(3):
-        assert isinstance(await ask(), CheckTimeoutError)
+        async with anyio.create_task_group() as group:
+            group.start_soon(be_late)
+            assert isinstance(await ask(), CheckTimeoutError)
     assert calls == ["call"]
     let_go.set()
-    with anyio.fail_after(10):
-        while await ask() is not None:
-            pass
+    assert await ask() is None
+    assert calls == ["call"] * 2
 
 
 @pytest.mark.anyio

@@ -17,7 +17,9 @@ from asgi_lifespan_guard.events import (
     ResourceDown,
     ResourceReopening,
 )
+from tests.recorder import PATIENCE
 from tests.resources.stage import Stage
+from tests.support.virtual_time import on_virtual_asyncio
 
 
 pytestmark = pytest.mark.anyio
@@ -132,7 +134,7 @@ async def test_a_native_task_group_that_fails_while_dependents_close(
     assert isinstance(failed.error, ExceptionGroup)
 
 
-@IN_ASYNCIO
+@on_virtual_asyncio
 async def test_a_close_that_hangs_after_a_native_cancellation_is_bounded(
     stage: Stage,
 ) -> None:
@@ -149,13 +151,13 @@ async def test_a_close_that_hangs_after_a_native_cancellation_is_bounded(
             await anyio.sleep_forever()
 
     tasks: list[asyncio.Task[None]] = []
-    bus = resource(hanging, name="bus", close_timeout=0.05)
+    bus = resource(hanging, name="bus", close_timeout=5)
 
     async def cancel_it() -> None:
         tasks[0].cancel()
         await anyio.wait_all_tasks_blocked()
 
     api = stage.make("api", needs=[bus], on_close=cancel_it)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         async with stage.running(bus, api):
             await stage.until_up("api")

@@ -28,6 +28,7 @@ from asgi_lifespan_guard.events import (
     ResourceOpened,
 )
 from tests.resources.stage import Stage, failing
+from tests.support.virtual_time import on_virtual_time
 
 
 pytestmark = pytest.mark.anyio
@@ -189,19 +190,21 @@ async def test_an_exit_stack_of_several_is_one_resource(stage: Stage) -> None:
 # The deadline for opening
 
 
+@on_virtual_time
 async def test_an_attempt_has_a_deadline_of_its_own(stage: Stage) -> None:
     """One that is not done is cancelled and told; the next one has all its time."""
     waits = [anyio.Event().wait, checkpoint]
-    db = stage.make("db", timeout=0.05, retry=AT_ONCE, on_open=lambda: waits.pop(0)())
+    db = stage.make("db", timeout=5, retry=AT_ONCE, on_open=lambda: waits.pop(0)())
     async with stage.running(db):
         await stage.until_up("db")
     (failed,) = stage.recorder.of(AttemptFailed)
     assert isinstance(failed.error, OpenTimeoutError)
-    assert (failed.error.attempt, failed.error.timeout) == (1, 0.05)
+    assert (failed.error.attempt, failed.error.timeout) == (1, 5)
     assert failed.error.__cause__ is None
     assert not failed.unexpected
 
 
+@on_virtual_time
 async def test_an_error_while_timing_out_is_the_cause(stage: Stage) -> None:
     """What the clean-up of a cancelled attempt raised is not lost."""
     error = ValueError("clean-up")
@@ -212,7 +215,7 @@ async def test_an_error_while_timing_out_is_the_cause(stage: Stage) -> None:
         finally:
             raise error
 
-    db = stage.make("db", timeout=0.01, retry=None, on_open=open_badly)
+    db = stage.make("db", timeout=5, retry=None, on_open=open_badly)
     async with stage.running(db):
         await stage.until_phase("db", ResourcePhase.FAILED)
     (gave_up,) = stage.recorder.of(ResourceGaveUp)
@@ -220,25 +223,29 @@ async def test_an_error_while_timing_out_is_the_cause(stage: Stage) -> None:
     assert gave_up.error.__cause__ is error
 
 
+@on_virtual_time
 async def test_an_open_resource_has_no_deadline(stage: Stage) -> None:
     """The attempt's timer ends with the opening."""
-    async with stage.running(stage.make("db", timeout=0.01)):
+    async with stage.running(stage.make("db", timeout=5)):
         await stage.until_up("db")
-        await anyio.sleep(0.03)
+        await anyio.sleep(3600)
         assert stage.phase("db") is ResourcePhase.UP
 
 
+@on_virtual_time
 async def test_no_timeout_is_no_deadline(stage: Stage) -> None:
     """`timeout=None` lets an attempt take what it takes."""
-    db = stage.make("db", timeout=None, on_open=lambda: anyio.sleep(0.01))
+    db = stage.make("db", timeout=None, on_open=lambda: anyio.sleep(3600))
     async with stage.running(db):
-        await stage.until_up("db")
+        await anyio.sleep(3601)
+        assert stage.phase("db") is ResourcePhase.UP
 
 
+@on_virtual_time
 async def test_who_swallows_the_timeout_is_not_up(stage: Stage) -> None:
     """A factory that yields although it was cancelled is left again at once."""
 
-    @resource(timeout=0.01, retry=None)
+    @resource(timeout=5, retry=None)
     async def stubborn() -> AsyncGenerator[str, None]:
         try:
             with anyio.CancelScope():
@@ -258,6 +265,7 @@ async def test_who_swallows_the_timeout_is_not_up(stage: Stage) -> None:
     assert isinstance(gave_up.error, OpenTimeoutError)
 
 
+@on_virtual_time
 async def test_a_clean_up_after_a_timeout_is_bounded(stage: Stage) -> None:
     """It has the close_timeout; then it is cancelled for good."""
 
@@ -268,22 +276,22 @@ async def test_a_clean_up_after_a_timeout_is_bounded(stage: Stage) -> None:
             stage.mark("cleaning")
             await anyio.sleep_forever()
 
-    db = stage.make("db", timeout=0.01, close_timeout=0.01, retry=None, on_open=hang)
+    db = stage.make("db", timeout=5, close_timeout=2, retry=None, on_open=hang)
     async with stage.running(db):
         await stage.until_phase("db", ResourcePhase.FAILED)
     assert stage.marks == ["cleaning"]
 
 
+@on_virtual_time
 async def test_a_timeout_of_the_factorys_own_is_an_error_like_any(
     stage: Stage,
 ) -> None:
     """`anyio.fail_after` inside works, and is retried."""
-    tries = [0.01, 5]
+    tries = [anyio.sleep_forever, checkpoint]
 
     async def connect() -> None:
-        seconds = tries.pop(0)
-        with anyio.fail_after(seconds):
-            await anyio.sleep(0.1 if seconds < 1 else 0)
+        with anyio.fail_after(5):
+            await tries.pop(0)()
 
     async with stage.running(stage.make("db", retry=AT_ONCE, on_open=connect)):
         await stage.until_up("db")
@@ -294,9 +302,10 @@ async def test_a_timeout_of_the_factorys_own_is_an_error_like_any(
 # The deadline for closing
 
 
+@on_virtual_time
 async def test_a_close_that_is_late_names_its_deadline(stage: Stage) -> None:
     """A hanging close is cancelled after close_timeout, and told as a timeout."""
-    db = stage.make("db", close_timeout=0.01, on_close=anyio.sleep_forever)
+    db = stage.make("db", close_timeout=5, on_close=anyio.sleep_forever)
     async with stage.running(db):
         await stage.until_up("db")
     (failed,) = stage.recorder.of(CloseFailed)
@@ -305,10 +314,11 @@ async def test_a_close_that_is_late_names_its_deadline(stage: Stage) -> None:
     assert stage.supervisor.report()[0].last_error is not None
 
 
+@on_virtual_time
 async def test_waiting_for_those_who_use_it_is_not_closing(stage: Stage) -> None:
     """A need's close_timeout begins when what needs it is closed."""
-    db = stage.make("db", close_timeout=0.1)
-    api = stage.make("api", needs=[db], on_close=lambda: anyio.sleep(0.15))
+    db = stage.make("db", close_timeout=1)
+    api = stage.make("api", needs=[db], on_close=lambda: anyio.sleep(1.5))
     async with stage.running(db, api):
         await stage.until_up("api")
     assert stage.recorder.of(CloseFailed) == []

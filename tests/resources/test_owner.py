@@ -37,7 +37,9 @@ from asgi_lifespan_guard.events import (
     ResourceReopening,
     ResourceSkipped,
 )
+from tests.recorder import PATIENCE
 from tests.resources.stage import Stage, failing
+from tests.support.virtual_time import on_virtual_time
 
 
 pytestmark = pytest.mark.anyio
@@ -200,10 +202,11 @@ async def test_what_needs_a_lost_resource_is_lost(stage: Stage) -> None:
     assert stage.marks == []
 
 
+@on_virtual_time
 async def test_a_lost_resource_leaves_the_others_up(stage: Stage) -> None:
     """Giving up is no reason to close what does not need it."""
     gate = anyio.Event()
-    db = stage.make("db", on_open=gate.wait, retry=None, timeout=0.01)
+    db = stage.make("db", on_open=gate.wait, retry=None, timeout=5)
     async with stage.running(stage.make("other"), db):
         await stage.until_phase("db", ResourcePhase.FAILED)
         assert stage.values == {"other": "other"}
@@ -509,6 +512,7 @@ async def test_a_dependent_that_is_opening_is_requeued(stage: Stage) -> None:
     ]
 
 
+@on_virtual_time
 async def test_a_dependent_that_is_timing_out_is_requeued(stage: Stage) -> None:
     """Its failure does not count: its need was going down at the time."""
     made = Crashing(stage)
@@ -524,7 +528,7 @@ async def test_a_dependent_that_is_timing_out_is_requeued(stage: Stage) -> None:
     opens: list[Callable[[], Any]] = [clean_up_slowly, checkpoint]
     db = resource(made.by_its_child, name="db", retry=AT_ONCE)
     api = stage.make(
-        "api", needs=[db], timeout=0.05, retry=None, on_open=lambda: opens.pop(0)()
+        "api", needs=[db], timeout=5, retry=None, on_open=lambda: opens.pop(0)()
     )
     async with stage.running(db, api):
         await stage.recorder.wait_for_mark("cleaning")
@@ -628,6 +632,7 @@ def _hosted(stage: Stage, needs: Any) -> Resource[Any]:
 # Being hurried
 
 
+@on_virtual_time
 async def test_a_hurry_while_it_is_up_is_forgotten(stage: Stage) -> None:
     """It does not cut short the wait after the next failure."""
     made = Crashing(stage)
@@ -709,7 +714,7 @@ async def test_a_long_chain_needs_no_recursion(stage: Stage) -> None:
     async with stage.running(*chain, first_to_close="r999"):
         assert stage.supervisor.due_in(["r999"]) == 0
         shut.set()
-        await stage.until_up("r999")
+        await stage.recorder.wait_until(lambda: "r999" in stage.values)
     assert stage.marks[-1] == "close r0"
 
 
@@ -724,6 +729,6 @@ async def test_layers_of_steps_are_looked_through_once(stage: Stage) -> None:
         layer = [resource(step, name=f"s{number}_{n}", needs=needs) for n in range(3)]
         layers.append(layer)
     last = stage.make("last", needs=layers[-1])
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         async with stage.running(*itertools.chain(*layers), last):
             await stage.until_up("last")
