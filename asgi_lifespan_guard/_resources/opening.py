@@ -158,7 +158,7 @@ class Attempt:
             entered = self._heard is not None and self._heard.entered
             interruption = OpeningInterruptedError()
             if entered and error is not self.failure:
-                # After a stop nobody asks what entering raised; what leaving did matters.
+                # After a stop only what leaving it raised says anything.
                 interruption.__cause__ = error
             return interruption
         return error or self.failure or CrashedError(self._recipe.name)
