@@ -132,7 +132,7 @@ class LifespanGuard:
         self._state = PublishedState(self)
         endless = () if plan.drain is None else plan.drain.endless
         self._in_flight = InFlight(endless, self._observe)
-        self._probes = ProbeResponder(plan.probes, plan.names, self.report)
+        self._probes = ProbeResponder(plan.probes, plan.names, self.report, self._news)
         self._requests = Requests(
             plan,
             self._phase,
@@ -143,6 +143,7 @@ class LifespanGuard:
             lambda: self._app,
             lambda: self._run,
             LazyStart(self._live, lambda: self._phase.allows(Trigger.START)),
+            self._news,
         )
         self._surroundings = Surroundings(
             plan=plan,
@@ -152,6 +153,7 @@ class LifespanGuard:
             in_flight=self._in_flight,
             gate=self._requests.gate,
             access_log=self._probes.filter,
+            news=self._news,
             watchers=self._watchers,
             observe=self._observe,
             changed=self._changed,
@@ -376,13 +378,11 @@ class LifespanGuard:
 
         Outside SERVING, and on trio, every request is looked at more closely.
         """
-        self._probes.forget()
         self._shared = self._state.shared
         if not self._is_fast():
             self._expected = _NOTHING
         else:
             self._expected = None if self._plan.transparent else self._state.version
-        self._requests.gate.look_again()
         self._news.wake()
 
     def _is_fast(self) -> bool:

@@ -19,6 +19,7 @@ from ._plan import Plan
 from ._resources.overrides import to_show
 from ._run import Run
 from ._state import KEY
+from ._tasks.waiting import Waiters
 from .events import Observer
 
 
@@ -35,6 +36,7 @@ class Requests:
         app: Returns the app that requests are to reach now.
         run: Returns the guard's current run, or its last one, if there was one.
         lazy: Starts the guard on the first request, where it is to be started so.
+        news: Woken when what is open, or the phase, has changed.
 
     Attributes:
         gate: Holds requests until what they need is up.
@@ -51,8 +53,9 @@ class Requests:
         app: Callable[[], ASGIApp],
         run: Callable[[], Run | None],
         lazy: LazyStart,
+        news: Waiters,
     ) -> None:
-        self.gate = GateKeeper(plan.gate, self.judge, observe)
+        self.gate = GateKeeper(plan.gate, self.judge, observe, news)
         self._plan = plan
         self._phase = phase
         self._state = state

@@ -59,6 +59,7 @@ class Surroundings(Frozen, kw_only=True):
         in_flight: Requests in flight.
         gate: Lets held requests in when that changes.
         access_log: Hides probes in the servers' access logs.
+        news: Woken when what is open, or the phase, has changed.
         watchers: Those who wait for the drain to begin.
         observe: Told of every event.
         changed: Called when what is open has changed.
@@ -71,6 +72,7 @@ class Surroundings(Frozen, kw_only=True):
     in_flight: InFlight
     gate: GateKeeper
     access_log: ProbeFilter
+    news: Waiters
     watchers: Waiters
     observe: Observer
     changed: Callable[[], None]
@@ -293,7 +295,8 @@ class Run:
             changed=self._around.changed,
             gave_up=self._gave_up,
         )
-        return Supervisor([self._bound(recipe, names) for recipe in recipes], upcalls)
+        bound = [self._bound(recipe, names) for recipe in recipes]
+        return Supervisor(bound, upcalls, self._around.news)
 
     def _publish(self, recipe: Resource[Any], value: Any) -> None:
         if not recipe.merges:

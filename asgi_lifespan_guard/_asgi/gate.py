@@ -157,6 +157,7 @@ class GateKeeper:
         settings: How long, and how many.
         judge: Called with a path as the app sees it.
         observe: Told of held and refused requests.
+        news: Woken when verdicts may have changed.
     """
 
     def __init__(
@@ -164,14 +165,14 @@ class GateKeeper:
         settings: Gate,
         judge: Callable[[str], Verdict],
         observe: Callable[[Event], None],
+        news: Waiters,
     ) -> None:
         self._settings = settings
         self._judge = judge
         self._observe = observe
         self._held = 0
         self._waiting: dict[Hashable, dict[HeldRequest, None]] = {}
-        self._waiters = Waiters()
-        self._news = False
+        self._news = news
 
     async def pass_or_refuse(
         self, path: str, scope: Scope, receive: Receive, send: Send, go: Go
@@ -194,17 +195,12 @@ class GateKeeper:
         verdict = Verdict(False, None, math.inf, "draining")
         await self._refuse(path, verdict, verdict.reason, scope, receive, send)
 
-    def look_again(self) -> None:
-        """Judge the held requests again, soon, because something changed."""
-        self._news = True
-        self._waiters.wake()
-
     async def run(self) -> None:
         """Release waiters in batches as verdicts change, until cancelled; then all."""
+        seen = -1
         try:
             while True:
-                await self._waiters.wait_until(lambda: self._news)
-                self._news = False
+                seen = await self._news.wait_past(seen)
                 for key in list(self._waiting):
                     await self._release(key)
         finally:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 from .._frozen import Frozen
 from .._report import Report, ResourceReport
 from .._settings import Probes
+from .._tasks.waiting import Waiters
 from .paths import app_path
 from .responses import Answer, answer_http, json_answer, problem
 from .types import Receive, Scope, Send
@@ -41,6 +42,7 @@ class Query(Frozen):
 
 
 _PLAIN = Query(verbose=False, excluded=())
+_NEVER = -1, problem(503, "Service Unavailable", "It has not been asked for yet.")
 
 
 class ProbeResponder:
@@ -50,13 +52,18 @@ class ProbeResponder:
         probes: The paths, and whether details may be shown.
         names: The resources', for the paths below the readiness probe.
         report: Takes the snapshot that an answer is made of.
+        news: Woken when answers may have changed.
 
     Attributes:
         paths: The paths that are answered here; all others are the app's.
     """
 
     def __init__(
-        self, probes: Probes, names: Iterable[str], report: Callable[[], Report]
+        self,
+        probes: Probes,
+        names: Iterable[str],
+        report: Callable[[], Report],
+        news: Waiters,
     ) -> None:
         self.filter = ProbeFilter()
         self._details = probes.details
@@ -67,7 +74,8 @@ class ProbeResponder:
             (probes.startup, _started),
         )
         self._verdicts = {path: verdict for path, verdict in verdicts if path}
-        self._remembered: dict[str, Answer] = {}
+        self._news = news
+        self._remembered: dict[str, tuple[int, Answer]] = {}
         below = [] if probes.ready is None else names
         self._names = {f"{probes.ready}/{name}": name for name in below}
         self.paths = frozenset((*self._verdicts, *self._names))
@@ -82,12 +90,10 @@ class ProbeResponder:
         if scope.get("query_string"):
             answer = self._answer_to(path, Query.of(scope))
         else:
-            answer = self._remembered.get(path) or self._remember(path)
+            made, answer = self._remembered.get(path, _NEVER)
+            if made != self._news.wakings:
+                answer = self._remember(path)
         await answer_http(scope, send, answer)
-
-    def forget(self) -> None:
-        """Make the next answers anew, because something changed."""
-        self._remembered.clear()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer probes as an ASGI app of its own, for a private port or a mount."""
@@ -106,7 +112,7 @@ class ProbeResponder:
     def _remember(self, path: str) -> Answer:
         answer = self._answer_to(path, _PLAIN)
         if path in self._verdicts:
-            self._remembered[path] = answer
+            self._remembered[path] = self._news.wakings, answer
         return answer
 
     def _answer_to(self, path: str, query: Query) -> Answer:

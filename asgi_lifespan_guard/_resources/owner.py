@@ -71,7 +71,7 @@ class Owner(Node):
         recipe: What it opens.
         closing: Whether everything is being closed, and by when.
         upcalls: Who is told.
-        changed: Called with it after each change of its phase.
+        moved: Called with its name and its new phase after each change.
 
     Attributes:
         attempts: How many attempts were made to open it.
@@ -83,7 +83,7 @@ class Owner(Node):
         recipe: Resource[Any],
         closing: Closing,
         upcalls: Upcalls,
-        changed: Callable[[Owner], None],
+        moved: Callable[[str, ResourcePhase], None],
     ) -> None:
         super().__init__(recipe, self._moved)
         self.attempts = 0
@@ -91,7 +91,7 @@ class Owner(Node):
         self._closing = closing
         self._upcalls = upcalls
         self._observe = upcalls.observe
-        self._changed = changed
+        self._tell_supervisor = moved
         self._waiters = Waiters()
         self._attempt: Attempt | None = None
         self._thread: Any = None
@@ -453,7 +453,7 @@ class Owner(Node):
 
     def _moved(self, old: ResourcePhase, new: ResourcePhase) -> None:
         self._since = time.time()
-        self._changed(self)
+        self._tell_supervisor(self.recipe.name, new)
         self._observe(ResourcePhaseChanged(self.recipe.name, old, new))
 
     def _fail(self, error: BaseException | None) -> None:

@@ -18,7 +18,8 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._errors import CloseFailedError, StartupFailedError, StopRequestedError
-from .._report import ResourceReport
+from .._phases import ResourcePhase
+from .._report import OPEN, ResourceReport
 from .._tasks.groups import transparent_task_group
 from .._tasks.waiting import Waiters, absorb_cancellation
 from .closing import Closing
@@ -39,16 +40,19 @@ class Supervisor:
     Args:
         recipes: What to open; checked already.
         upcalls: Told of every event, of values that come and go, and of changes.
+        news: Woken by ``upcalls.changed``, and by what else may be waited for.
     """
 
-    def __init__(self, recipes: Sequence[Resource[Any]], upcalls: Upcalls) -> None:
-        self._upcalls = upcalls
+    def __init__(
+        self, recipes: Sequence[Resource[Any]], upcalls: Upcalls, news: Waiters
+    ) -> None:
+        self._changed_above = upcalls.changed
         self._closing = Closing()
-        self._waiters = Waiters()
+        self._news = news
         self._running = 0
         self._stop_reason: str | None = None
         self._owners = {
-            recipe.name: Owner(recipe, self._closing, upcalls, self._changed)
+            recipe.name: Owner(recipe, self._closing, upcalls, self._moved)
             for recipe in recipes
         }
         self._away = set(self._owners)
@@ -80,7 +84,7 @@ class Supervisor:
     def abort(self, reason: str) -> None:
         """End a startup that is still opening blocking resources."""
         self._stop_reason = reason
-        self._waiters.wake()
+        self._news.wake()
 
     def close_by(self, deadline: float) -> None:
         """Have everything closed by *deadline*, on the event loop's clock."""
@@ -115,13 +119,12 @@ class Supervisor:
         if self._closing.failures:
             raise CloseFailedError(self._closing.failures)
 
-    def _changed(self, owner: Owner) -> None:
-        if owner.is_open:
-            self._away.discard(owner.recipe.name)
+    def _moved(self, name: str, new: ResourcePhase) -> None:
+        if new in OPEN:
+            self._away.discard(name)
         else:
-            self._away.add(owner.recipe.name)
-        self._waiters.wake()
-        self._upcalls.changed()
+            self._away.add(name)
+        self._changed_above()
 
     def _begin(self, group: TaskGroup, startup: str) -> None:
         for owner in self._owners.values():
@@ -138,10 +141,10 @@ class Supervisor:
             await absorb_cancellation()
         finally:
             self._running -= 1
-            self._waiters.wake()
+            self._news.wake()
 
     async def _blocking_resources_open(self) -> None:
-        await self._waiters.wait_until(self._startup_is_decided)
+        await self._news.wait_until(self._startup_is_decided)
         await checkpoint_if_cancelled()  # Owners may have been told of it before us.
         failed = self._failed_at_startup()
         if failed is not None:
@@ -165,7 +168,7 @@ class Supervisor:
         self._closing.begin(timeout)
         for owner in self._owners.values():
             owner.look_again()
-        await self._waiters.wait_through(lambda: self._running == 0)
+        await self._news.wait_through(lambda: self._running == 0)
 
 
 def _startup_failure(owner: Owner) -> StartupFailedError:

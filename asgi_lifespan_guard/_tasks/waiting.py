@@ -17,11 +17,17 @@ from .backend import new_event, on_trio
 
 
 class Waiters:
-    """Tasks that wait for conditions; made before there is any event loop."""
+    """Tasks that wait for conditions; made before there is any event loop.
 
-    __slots__ = ("_events",)
+    Attributes:
+        wakings: How often they were woken, for those who only ask whether anything
+            has changed.
+    """
+
+    __slots__ = ("_events", "wakings")
 
     def __init__(self) -> None:
+        self.wakings = 0
         self._events: dict[Any, None] = {}
 
     def __len__(self) -> int:
@@ -29,6 +35,7 @@ class Waiters:
 
     def wake(self) -> None:
         """Have every waiting task look again; on the thread of the event loop."""
+        self.wakings += 1
         for event in self._events:
             event.set()
 
@@ -41,6 +48,11 @@ class Waiters:
                 await event.wait()
             finally:
                 del self._events[event]
+
+    async def wait_past(self, wakings: int) -> int:
+        """Return how often they were woken, once that is not *wakings* any more."""
+        await self.wait_until(lambda: self.wakings != wakings)
+        return self.wakings
 
     async def wait_through(self, condition: Callable[[], bool]) -> None:
         """Return once *condition* holds; a cancellation meanwhile is raised then.

@@ -21,6 +21,7 @@ from asgi_lifespan_guard._asgi.gate import (
     Verdict,
 )
 from asgi_lifespan_guard._asgi.types import Receive
+from asgi_lifespan_guard._tasks.waiting import Waiters
 from asgi_lifespan_guard.events import (
     Event,
     Observer,
@@ -58,12 +59,15 @@ class Gated:
         self.entered: list[str] = []
         self.app: Any = echo
         self.server = MemoryServer(self._serve)
-        self.keeper = GateKeeper(gate or Gate(wait=HOUR), self._judge, observe)
+        self.news = Waiters()
+        self.keeper = GateKeeper(
+            gate or Gate(wait=HOUR), self._judge, observe, self.news
+        )
 
     def say(self, verdict: Verdict, *paths: str) -> None:
         """Give the verdict on *paths*, and have the keeper look again."""
         self.verdicts.update(dict.fromkeys(paths or ("/",), verdict))
-        self.keeper.look_again()
+        self.news.wake()
 
     @asynccontextmanager
     async def kept(self) -> AsyncGenerator[anyio.abc.TaskGroup, None]:
@@ -250,7 +254,7 @@ async def test_news_without_a_decision_lets_nobody_in(
     async with gated.kept() as group:
         group.start_soon(gated.server.get, "/")
         await recorder.wait_for(RequestHeld)
-        gated.keeper.look_again()
+        gated.news.wake()
         await anyio.wait_all_tasks_blocked()
         assert gated.entered == []
         gated.say(ADMITTED)

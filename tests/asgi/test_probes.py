@@ -9,6 +9,7 @@ import pytest
 
 from asgi_lifespan_guard import Phase, Probes, Report, ResourcePhase, ResourceReport
 from asgi_lifespan_guard._asgi.probes import ProbeResponder
+from asgi_lifespan_guard._tasks.waiting import Waiters
 from tests.support.memory_server import MemoryServer, Request
 
 
@@ -36,7 +37,7 @@ def serving(*resources: ResourceReport) -> Report:
 
 async def ask(report: Report, path: str, probes: Probes | None = None) -> Request:
     """Put one GET request to a responder."""
-    responder = ProbeResponder(probes or Probes(), NAMES, lambda: report)
+    responder = ProbeResponder(probes or Probes(), NAMES, lambda: report, Waiters())
     return await MemoryServer(responder.app).get(path)
 
 
@@ -91,7 +92,7 @@ async def test_verdicts(report: Report, expected: tuple[int, int, int]) -> None:
 async def test_head_has_no_body() -> None:
     """HEAD gets what GET gets, without the body."""
     server = MemoryServer(
-        ProbeResponder(Probes(), NAMES, lambda: serving(away("db"))).app
+        ProbeResponder(Probes(), NAMES, lambda: serving(away("db")), Waiters()).app
     )
     head = await server.http("/readyz", method="HEAD").run()
     get = await server.get("/readyz")
@@ -101,7 +102,7 @@ async def test_head_has_no_body() -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 async def test_other_methods_are_refused(method: str) -> None:
     """Whatever is neither GET nor HEAD gets 405, and hears what is allowed."""
-    server = MemoryServer(ProbeResponder(Probes(), NAMES, serving).app)
+    server = MemoryServer(ProbeResponder(Probes(), NAMES, serving, Waiters()).app)
     answer = await server.http("/readyz", method=method).run()
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
@@ -224,7 +225,7 @@ async def test_paths_can_be_chosen() -> None:
 
 async def test_only_real_paths_are_kept_out_of_the_access_log() -> None:
     """Names that somebody makes up are logged, and not remembered."""
-    responder = ProbeResponder(Probes(), NAMES, lambda: serving(up("db")))
+    responder = ProbeResponder(Probes(), NAMES, lambda: serving(up("db")), Waiters())
     server = MemoryServer(responder.app)
     paths = ("/livez", "/readyz/db", "/readyz/made-up")
     for path in paths:
@@ -244,7 +245,7 @@ def _record(path: str) -> logging.LogRecord:
 async def test_app_strips_the_root_path() -> None:
     """Below a mount the probes are found, whether or not the path carries its root."""
     server = MemoryServer(
-        ProbeResponder(Probes(), NAMES, serving).app, root_path="/internal"
+        ProbeResponder(Probes(), NAMES, serving, Waiters()).app, root_path="/internal"
     )
     assert (await server.get("/internal/livez")).status == 200
     assert (await server.get("/livez")).status == 200
@@ -253,15 +254,17 @@ async def test_app_strips_the_root_path() -> None:
 
 async def test_app_has_a_lifespan_of_its_own() -> None:
     """On a port of its own the probes' app starts and stops as any app."""
-    async with MemoryServer(ProbeResponder(Probes(), NAMES, serving).app) as server:
+    async with MemoryServer(
+        ProbeResponder(Probes(), NAMES, serving, Waiters()).app
+    ) as server:
         pass
     assert server.said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 async def test_app_takes_no_websocket() -> None:
     """A WebSocket is closed before it is accepted."""
-    handshake = MemoryServer(ProbeResponder(Probes(), NAMES, serving).app).websocket(
-        "/livez"
-    )
+    handshake = MemoryServer(
+        ProbeResponder(Probes(), NAMES, serving, Waiters()).app
+    ).websocket("/livez")
     await handshake.run()
     assert handshake.phase == "closed"

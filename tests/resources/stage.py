@@ -17,6 +17,7 @@ from asgi_lifespan_guard import (
 )
 from asgi_lifespan_guard._resources.owner import Upcalls
 from asgi_lifespan_guard._resources.supervisor import Supervisor
+from asgi_lifespan_guard._tasks.waiting import Waiters
 from asgi_lifespan_guard.events import Event
 from tests.recorder import Recorder
 
@@ -56,15 +57,16 @@ class Stage:
         first_to_close: str | None = None,
     ) -> AsyncGenerator[Supervisor, None]:
         """Open *recipes*, the background ones too, and close them when left."""
+        news = Waiters()
         upcalls = Upcalls(
             observe=self.observe,
             publish=self.publish,
             withdraw=self.withdraw,
-            changed=lambda: None,
+            changed=news.wake,
             gave_up=lambda recipe: self.gave_up.append(recipe.name),
         )
         opened = [replace(r, closes_first=r.name == first_to_close) for r in recipes]
-        self.supervisor = Supervisor(opened, upcalls)
+        self.supervisor = Supervisor(opened, upcalls, news)
         with suppress(CloseFailedError):
             async with self.supervisor.running(timeout) as begin:
                 begin()

@@ -127,6 +127,7 @@ import asyncio, sys
 from asgi_lifespan_guard import Check, resource
 from asgi_lifespan_guard._resources.owner import Upcalls
 from asgi_lifespan_guard._resources.supervisor import Supervisor
+from asgi_lifespan_guard._tasks.waiting import Waiters
 from asgi_lifespan_guard.events import ResourceCrashed
 
 def show(event):
@@ -150,8 +151,10 @@ async def main():
     def ignore(*_):
         pass
 
-    calls = dict.fromkeys(("publish", "withdraw", "changed", "gave_up"), ignore)
-    supervisor = Supervisor([db], Upcalls(observe=show, **calls))
+    news = Waiters()
+    calls = dict.fromkeys(("publish", "withdraw", "gave_up"), ignore)
+    upcalls = Upcalls(observe=show, changed=news.wake, **calls)
+    supervisor = Supervisor([db], upcalls, news)
     async with supervisor.running(1) as begin:
         begin()
         await asyncio.sleep(60)
