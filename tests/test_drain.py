@@ -13,7 +13,9 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import ConfigurationError, Drain, LifespanGuard, Phase
+from asgi_lifespan_guard._asgi.in_flight import InFlight
 from asgi_lifespan_guard._drain import PATIENCE as BEFORE_GIVING_UP
+from asgi_lifespan_guard._drain import Drainer
 from asgi_lifespan_guard._tasks.backend import on_trio
 from asgi_lifespan_guard.events import (
     DrainBegun,
@@ -402,3 +404,23 @@ def test_good_settings_are_taken() -> None:
     """No grace, no signal, and paths."""
     drain = Drain(delay=5, grace=0, endless=("/events",), signals=())
     assert (drain.delay, drain.grace, drain.signals) == (5, 0, ())
+
+
+@pytest.mark.anyio
+async def test_who_is_cancelled_leaves_the_rest_to_the_next(recorder: Recorder) -> None:
+    """A loop that is torn down cancels every task; the drain goes on where it was."""
+    in_flight, released = InFlight([], recorder), anyio.Event()
+    drainer = Drainer(Drain(), in_flight, recorder, lambda: recorder.mark("over"))
+    drainer.begin("test", 3600.0, released.set, None, 0)
+    if not on_trio():
+        task = asyncio.ensure_future(drainer.finish())
+        await anyio.wait_all_tasks_blocked()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not released.is_set()
+    drainer.hurry()
+    await drainer.finish()
+    assert released.is_set()
+    assert recorder.marks == ["over"]
+    assert len(recorder.of(DrainEnded)) == 1

@@ -480,3 +480,12 @@ async def test_the_held_are_answered_when_it_stops(recorder: Recorder) -> None:
         await recorder.wait_for(RequestHeld, len(requests))
     assert {request.status for request in requests} == {503}
     assert "stopp" in requests[0].json()["detail"]  # or is stopping, at first
+
+
+def test_what_is_asked_of_a_guard_that_never_started() -> None:
+    """Nothing is on that could be hurried, or drained."""
+    guard = LifespanGuard(Watcher())
+    guard.retry_now()
+    guard.begin_drain()
+    assert guard.phase is Phase.IDLE
+    assert not guard.draining.is_set()

@@ -29,8 +29,15 @@ class Closing:
         self._cancelled_before = 0 if self._host is None else self._host.cancelling()
 
     @property
+    def has_begun(self) -> bool:
+        """Whether everything is being closed."""
+        return self._deadline is not None
+
+    @property
     def is_on(self) -> bool:
         """Whether everything is being closed, or is about to be.
+
+        Nothing is closed before it has begun: requests may have to be let out first.
 
         ``asyncio.run`` cancels all tasks at once when it ends, and it is chance whether
         an owner or its host wakes first.

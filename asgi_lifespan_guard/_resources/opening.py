@@ -227,5 +227,5 @@ class _Overheard(AbstractAsyncContextManager[Any, "bool | None"]):
 
 def _failure_behind(error: BaseException | None) -> BaseException | None:
     while error is not None and must_pass(error):
-        error = error.__context__
+        error = error.__cause__ or error.__context__
     return error

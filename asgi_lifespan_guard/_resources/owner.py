@@ -187,7 +187,7 @@ class Owner(Node):
         if self.attempts:
             await checkpoint()  # Or attempts that never await would hold the loop.
         await self._waiters.wait_until(self._needs_are_settled)
-        if self._closing.is_on:
+        if self._closing.has_begun:
             return False
         lost = self._lost_need()
         if lost is not None:
@@ -197,7 +197,7 @@ class Owner(Node):
 
     def _needs_are_settled(self) -> bool:
         return (
-            self._closing.is_on
+            self._closing.has_begun
             or self._lost_need() is not None
             or self._needs_are_satisfied()
         )
@@ -212,7 +212,7 @@ class Owner(Node):
         """Make one attempt, and wait for the next where one is to follow."""
         failure = await self._make_attempt()
         told = failure is None or self.phase is ResourcePhase.CLOSING
-        if self._closing.is_on and told:
+        if self._closing.has_begun and told:
             return
         if failure is None or self._a_need_is_closing():
             self._back_to_pending(failure)
@@ -292,7 +292,7 @@ class Owner(Node):
         return not any(user.is_busy for user in users)
 
     def _is_to_close(self) -> bool:
-        return self._closing.is_on or self._a_need_is_closing()
+        return self._closing.has_begun or self._a_need_is_closing()
 
     def _a_need_is_closing(self) -> bool:
         if self.outlasts_its_needs():
@@ -426,12 +426,12 @@ class Owner(Node):
         with anyio.move_on_after(seconds):
             await self._waiters.wait_until(self._is_woken)
         self.next_attempt_at = None
-        if not self._closing.is_on and not self._needs_are_satisfied():
+        if not self._closing.has_begun and not self._needs_are_satisfied():
             self._back_to_pending()
 
     def _is_woken(self) -> bool:
         hurried = self.next_attempt_at is None
-        return hurried or self._closing.is_on or not self._needs_are_satisfied()
+        return hurried or self._closing.has_begun or not self._needs_are_satisfied()
 
     def _back_to_pending(self, failure: BaseException | None = None) -> None:
         """Wait for its needs; a *failure* while one went down does not count."""

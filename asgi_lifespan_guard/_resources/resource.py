@@ -85,9 +85,11 @@ class Resource(Frozen, Generic[T_co], kw_only=True):
     merges: bool = field(default=False, repr=False)
     closes_first: bool = field(default=False, repr=False)
 
-    # Two recipes with the same options are two resources.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return self is other  # Two with the same options are two.
+
+    def __hash__(self) -> int:
+        return id(self)
 
     @overload
     def get(self, source: Source) -> T_co: ...

@@ -168,3 +168,19 @@ def test_an_exit_in_a_check_ends_asyncio() -> None:
     run = subprocess.run([sys.executable, "-c", EXITS], capture_output=True, text=True)
     assert run.returncode == 3
     assert "crashed: SystemExit(3)" in run.stdout
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_ctrl_c_while_it_is_asked_whether_is_let_through(stage: Stage) -> None:
+    """It is no answer."""
+
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    async def run() -> None:
+        async with stage.running(stage.make("db", enabled=interrupt)):
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        await run()
+    assert stage.recorder.of(ResourceGaveUp) == []

@@ -366,3 +366,17 @@ def test_nothing_of_a_recipe_runs_by_itself(stage: Stage) -> None:
     db: Resource[Any] = stage.make("db")
     assert db.form is Form.ASYNC_GENERATOR
     assert stage.marks == []
+
+
+async def test_what_needs_the_first_to_close_is_closed_before_it(stage: Stage) -> None:
+    """By however many ways it needs it; everything else is closed after it."""
+    base = stage.make("base")
+    left, right = stage.make("left", needs=[base]), stage.make("right", needs=[base])
+    last = stage.make("last", needs=[left, right])
+    other = stage.make("other")
+    recipes = (base, left, right, last, other)
+    async with stage.running(*recipes, first_to_close="base"):
+        await stage.until_up("last", "other")
+    closed = [mark for mark in stage.marks if mark.startswith("close ")]
+    assert closed[0] == "close last"
+    assert closed[-2:] == ["close base", "close other"]

@@ -393,3 +393,23 @@ def test_the_timer_fires_without_anyio_around() -> None:
 
     asyncio.run(asyncio.wait_for(run(), 5))
     assert marks == ["interrupted", "timed out: True, overdue: True"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_native_cancellation_of_what_it_awaits_goes_on() -> None:
+    """Also where the work waits for a task, and is interrupted in the same moment."""
+    begun = anyio.Event()
+    works: list[Interruption] = []
+
+    async def run() -> None:
+        async with interruptible(GRACE) as work:
+            works.append(work)
+            asyncio.get_running_loop().call_soon(begun.set)
+            await asyncio.ensure_future(asyncio.sleep(3600))
+
+    task = asyncio.create_task(run())
+    await begun.wait()
+    task.cancel()
+    works[0].interrupt()
+    with pytest.raises(asyncio.CancelledError):
+        await task
