@@ -396,7 +396,9 @@ class Owner(Node):
         number = self._series.attempt
         try:
             wait = self._wait_after(failure)
-        except Exception as mistake:  # in a strategy of the user's own
+        except BaseException as mistake:  # in a strategy of the user's own
+            if must_pass(mistake):
+                raise
             mistake.__context__ = failure
             failure, wait = mistake, None
         if wait is None:

@@ -184,3 +184,41 @@ async def test_ctrl_c_while_it_is_asked_whether_is_let_through(stage: Stage) -> 
     with pytest.raises(KeyboardInterrupt):
         await run()
     assert stage.recorder.of(ResourceGaveUp) == []
+
+
+async def test_one_in_a_strategy_gives_its_resource_up(stage: Stage) -> None:
+    """It is told with what the strategy was asked about."""
+
+    def panic(_: object) -> float:
+        raise Panic("gone")
+
+    def fail() -> None:
+        raise OSError("refused")
+
+    db = stage.make("db", on_open=fail, retry=Retry(wait=panic))
+    async with stage.running(db, stage.make("other")):
+        await stage.until_phase("db", ResourcePhase.FAILED)
+        await stage.until_up("other")
+    (gave_up,) = stage.recorder.of(ResourceGaveUp)
+    assert isinstance(gave_up.error, Panic)
+    assert str(gave_up.error.__context__) == "refused"
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_ctrl_c_in_a_strategy_is_let_through(stage: Stage) -> None:
+    """It says nothing about the wait."""
+
+    def interrupt(_: object) -> float:
+        raise KeyboardInterrupt
+
+    def fail() -> None:
+        raise OSError("refused")
+
+    async def run() -> None:
+        db = stage.make("db", on_open=fail, retry=Retry(wait=interrupt))
+        async with stage.running(db):
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        await run()
+    assert stage.recorder.of(ResourceGaveUp) == []
