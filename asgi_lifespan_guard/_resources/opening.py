@@ -76,6 +76,7 @@ class Attempt:
             async with interruptible(self._recipe.close_timeout) as self._work:
                 context = await self._entering(self._work, values)
                 async with context as value:
+                    self._work.forget_leftovers()
                     await self._ask_first(value)
                     self._work.disarm()
                     if not self._work.interrupted:

@@ -82,6 +82,14 @@ class Interruption(ABC):
         """Let the work be: forget the timer, and what could not be delivered yet."""
 
     @abstractmethod
+    def forget_leftovers(self) -> None:
+        """Take back cancellations that the work has taken in, and left to be counted.
+
+        On asyncio, from Python 3.13 on, a task group would take them for one that goes
+        on, and cancel its task once more. Elsewhere there are none.
+        """
+
+    @abstractmethod
     def _deliver(self) -> None: ...
 
     def _time_out(self) -> None:
@@ -147,6 +155,11 @@ class _AsyncioInterruption(Interruption):
     def disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def forget_leftovers(self) -> None:
+        if not (self.interrupted or _is_about_to_be_cancelled(self._task)):
+            while self._task.cancelling() > self._cancelled_before:
+                self._task.uncancel()
 
     def _deliver(self) -> None:
         ours = _outstanding.get(self._task, 0)
@@ -232,6 +245,9 @@ class _TrioInterruption(Interruption):
     def disarm(self) -> None:
         self._timer.cancel()
         self._delivery_is_due = False
+
+    def forget_leftovers(self) -> None:
+        """Do nothing: trio counts none."""
 
     def settle(self) -> None:
         self.disarm()

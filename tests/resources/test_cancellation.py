@@ -382,17 +382,21 @@ def test_what_ends_the_process_is_not_swallowed(
     assert stage.marks[3:] == CLOSES
 
 
+async def _leave_a_cancellation() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await anyio.sleep_forever()
+
+
 @pytest.mark.anyio
 @on_virtual_asyncio
 async def test_a_leftover_cancellation_does_not_end_an_owner(stage: Stage) -> None:
     """Older libraries cancel their task and never take it back; the timeout works."""
 
     async def leave_one_behind() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await anyio.sleep_forever()
+        await _leave_a_cancellation()
         await anyio.sleep_forever()
 
     db = stage.make("db", on_open=leave_one_behind, timeout=5, retry=AT_ONCE)
@@ -402,6 +406,42 @@ async def test_a_leftover_cancellation_does_not_end_an_owner(stage: Stage) -> No
         isinstance(event.error, OpenTimeoutError)
         for event in stage.recorder.of(AttemptFailed)
     )
+    assert stage.recorder.of(ResourceGaveUp) == []
+
+
+@pytest.mark.anyio
+@IN_ASYNCIO
+@pytest.mark.parametrize("when", ["at its first check", "while it is up"])
+async def test_a_leftover_cancellation_is_not_taken_for_one_that_goes_on(
+    stage: Stage, when: str
+) -> None:
+    """Not even by a task group that is held, which would cancel its owner for it."""
+    crash = anyio.Event()
+    failures = [OSError("refused")] if when == "at its first check" else []
+
+    async def fail() -> None:
+        await crash.wait()
+        raise RuntimeError("crash")
+
+    @asynccontextmanager
+    async def open_db() -> AsyncGenerator[str, None]:
+        await _leave_a_cancellation()
+        async with asyncio.TaskGroup() as group:
+            child = group.create_task(fail())
+            yield "db"
+            child.cancel()
+
+    def check(_: str) -> None:
+        if failures:
+            raise failures.pop()
+
+    async with stage.running(resource(open_db, name="db", check=check, retry=AT_ONCE)):
+        await stage.until_up("db")
+        if when == "while it is up":
+            crash.set()
+            await stage.recorder.wait_for(ResourceCrashed)
+            crash = anyio.Event()
+            await stage.recorder.wait_for(ResourceOpened, 2)
     assert stage.recorder.of(ResourceGaveUp) == []
 
 
