@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
+from collections.abc import AsyncGenerator
 from signal import SIG_DFL, SIGURG
 from typing import Any
 
 import anyio
 import pytest
 
-from asgi_lifespan_guard import Drain, LifespanGuard, Phase
+from asgi_lifespan_guard import (
+    Drain,
+    LifespanGuard,
+    Phase,
+    ResourcePhase,
+    resource,
+)
 from asgi_lifespan_guard.events import CloseFailed, DrainBegun, GuardFailed
 from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
@@ -159,3 +167,44 @@ async def test_what_nobody_else_tells_of_is_told(
     assert "the server is broken" in record.getMessage()
     assert recorder.marks == ["open db", "close db"]
     assert guard.phase is Phase.STOPPED
+
+
+@pytest.mark.parametrize("ticks", range(5))
+def test_a_loop_that_is_torn_down_just_after_the_startup(
+    recorder: Recorder, ticks: int
+) -> None:
+    """It ends, though tasks that were to own a resource are cancelled unbegun."""
+
+    async def open_it() -> AsyncGenerator[None, None]:
+        recorder.mark("open")
+        try:
+            yield
+        finally:
+            recorder.mark("close")
+
+    recipes = [
+        resource(open_it, name="model", startup="blocking"),
+        resource(open_it, name="db"),
+    ]
+    guard = LifespanGuard(hello, recipes, drain=None)
+
+    async def main() -> None:
+        started = asyncio.Event()
+        messages = [{"type": "lifespan.startup"}]
+
+        async def receive() -> dict[str, str]:
+            return messages.pop() if messages else await asyncio.Future()
+
+        async def send(_message: object) -> None:
+            started.set()
+
+        lifespan = asyncio.ensure_future(guard({"type": "lifespan"}, receive, send))
+        await started.wait()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        assert not lifespan.done()
+
+    asyncio.run(main())
+    assert guard.phase is Phase.STOPPED
+    assert {r.phase for r in guard.report().resources[:2]} == {ResourcePhase.CLOSED}
+    assert recorder.marks.count("open") == recorder.marks.count("close")

@@ -161,9 +161,13 @@ class Owner(Node):
                 self._give_up(failure, self.attempts, permanent=True)
             raise
         finally:
-            if self._life.allows(ResourceTrigger.CLOSED):
-                self._life.handle(ResourceTrigger.CLOSED)
+            self.end()
             self._wake(self.neighbours())
+
+    def end(self) -> None:
+        """Close what has come to no end yet; its task may never have begun."""
+        if self._life.allows(ResourceTrigger.CLOSED):
+            self._life.handle(ResourceTrigger.CLOSED)
 
     def _is_enabled(self) -> bool:
         enabled = self.recipe.enabled

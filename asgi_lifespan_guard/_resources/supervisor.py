@@ -49,6 +49,7 @@ class Supervisor:
         self._changed_above = upcalls.changed
         self._closing = Closing()
         self._news = news
+        self._begun: list[Owner] = []
         self._running = 0
         self._stop_reason: str | None = None
         self._owners = {
@@ -116,6 +117,8 @@ class Supervisor:
                 yield lambda: self._begin(group, "background")
             finally:
                 await self._close_all(timeout)
+        for owner in self._begun:
+            owner.end()
         if self._closing.failures:
             raise CloseFailedError(self._closing.failures)
 
@@ -129,10 +132,11 @@ class Supervisor:
     def _begin(self, group: TaskGroup, startup: str) -> None:
         for owner in self._owners.values():
             if owner.recipe.startup == startup:
-                self._running += 1
+                self._begun.append(owner)
                 group.start_soon(self._run, owner, name=f"open {owner.recipe.name}")
 
     async def _run(self, owner: Owner) -> None:
+        self._running += 1  # Not before: a task may be cancelled before it has begun.
         try:
             # Only a stop, which goes through `_close_all`, ends an owner: a cancelled
             # scope further out reaches us first.

@@ -305,7 +305,8 @@ class Witness:
         for other in self.actors.values():
             if other is actor or not other.busy:
                 continue
-            if other.node.kind == "thread" and self.lives[other.name].phase in OVER:
+            phase = self.lives[other.name].phase
+            if other.node.kind == "thread" and phase in (*OVER, ResourcePhase.OPENING):
                 continue  # A stop abandons a thread that opens.
             outlasts = other.node.kind == "lifespan" and other.live
             last = self.lives[actor.name].went_in is Phase.STOPPING
