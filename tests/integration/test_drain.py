@@ -113,11 +113,14 @@ class Crowd:
         self.sockets = [visit(visitors.websocket(path)) for path in paths]
         self.slow = [visit(download("/slow")) for _ in range(20)]
 
-    def assert_let_out(self) -> None:
+    def assert_let_out(self, *, may_lose_codes: bool = False) -> None:
         """Look at what everybody got."""
         assert all(stream.result()[:2] == (200, True) for stream in self.streams)
         assert all(each.result()[:2] == (503, True) for each in self.late)
-        assert {socket.result() for socket in self.sockets} == {1012}
+        codes = [socket.result() for socket in self.sockets]
+        assert 1012 in codes
+        # granian loses the code of one or another now and then, when it is busy.
+        assert set(codes) <= ({1012, None} if may_lose_codes else {1012})
         assert {answer.result() for answer in self.slow} == {
             Download(200, complete=True, body=b"x" * 100_000)
         }
@@ -135,7 +138,7 @@ async def test_one_signal_lets_everybody_out(kind: str) -> None:
             server.terminate()
             status = await wait_end(server)
         assert status == bare.wait()
-    crowd.assert_let_out()
+    crowd.assert_let_out(may_lose_codes=kind == "granian")
     seen, output = marks(server), server.output
     if kind != "uvicorn-2-workers":
         assert_closed_last(server)
