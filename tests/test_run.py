@@ -17,6 +17,7 @@ from asgi_lifespan_guard import (
     LifespanGuard,
     Phase,
     ResourcePhase,
+    lifespan_of,
     resource,
 )
 from asgi_lifespan_guard.events import CloseFailed, DrainBegun, GuardFailed
@@ -208,3 +209,25 @@ def test_a_loop_that_is_torn_down_just_after_the_startup(
     assert guard.phase is Phase.STOPPED
     assert {r.phase for r in guard.report().resources[:2]} == {ResourcePhase.CLOSED}
     assert recorder.marks.count("open") == recorder.marks.count("close")
+
+
+@on_virtual_time
+async def test_a_stop_bounds_an_app_that_cleans_up_after_a_late_startup(
+    recorder: Recorder,
+) -> None:
+    """It had all the time it wanted before; now it has what the stop has."""
+
+    async def sub(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            recorder.mark("cleaning up")
+            await anyio.sleep(3600)
+
+    recipe = lifespan_of(sub, name="sub", timeout=1, close_timeout=3000)
+    guard = LifespanGuard(hello, [recipe], drain=None, shutdown_timeout=5)
+    with anyio.fail_after(60):
+        async with MemoryServer(guard):
+            await recorder.wait_for_mark("cleaning up")
+    assert guard.phase is Phase.STOPPED

@@ -176,13 +176,18 @@ class _Call:
     async def end(self) -> None:
         """Cancel the call if it still runs, and wait until it has cleaned up."""
         self._over = True
-        with anyio.CancelScope(shield=True):
-            # Whoever enters may be cancelled before the call has even begun.
-            await self._waiters.wait_until(lambda: self._work is not None)
-            assert self._work is not None
-            self._work.interrupt()
-            self._work.bound(self._time_to_clean_up())
+        # Whoever enters may be cancelled before the call has even begun.
+        await self._waiters.wait_through(lambda: self._work is not None)
+        assert self._work is not None
+        self._work.interrupt()
+        self._work.bound(self._time_to_clean_up())
+        try:
             await self._waiters.wait_until(lambda: self._ended)
+        except anyio.get_cancelled_exc_class():
+            self._work.bound(self._time_left())  # It may have become less.
+            raise
+        finally:
+            await self._waiters.wait_through(lambda: self._ended)
 
     def _time_to_clean_up(self) -> float:
         if self._end_by is None:

@@ -360,7 +360,7 @@ class Witness:
         match event:
             case AttemptFailed(name, _, _, wait) | ResourceReopening(name, wait):
                 self._hear_wait(event, name, wait)
-            case ResourceCrashed(name) | ResourceDown(name, CrashedError()):
+            case ResourceCrashed(name) | ResourceDown(name):
                 self.lives[name].crash = None
             case ResourceGaveUp():
                 self._check_giving_up(event)
