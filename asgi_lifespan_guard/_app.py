@@ -124,7 +124,7 @@ class Hosting:
             it would without us, so that what it adds later on is seen too. One that
             may be run again gets a fresh one.
         names: Of all resources, which it must not yield.
-        published: What requests see of other resources now, by key.
+        others: Returns what requests see of other resources now, by key.
         time_left: Seconds that it may take to end, asked when that begins.
         observe: Told where the app has no lifespan.
     """
@@ -137,7 +137,7 @@ class Hosting:
         *,
         keeps_state: bool,
         names: AbstractSet[str],
-        published: Mapping[str, Any],
+        others: Callable[[], Mapping[str, Any]],
         time_left: Callable[[], float],
         observe: Observer,
     ) -> None:
@@ -146,7 +146,7 @@ class Hosting:
         self._scope = scope
         self._keeps_state = keeps_state
         self._names = names
-        self._published = published
+        self._others = others
         self._time_left = time_left
         self._observe = observe
         self._first_failure: BaseException | None = None
@@ -170,7 +170,7 @@ class Hosting:
         try:
             async with self._lifespan(app, state):
                 yielded = self._yielded(before, state or {})
-                clash = yielded.keys() & (self._names | self._published.keys())
+                clash = yielded.keys() & (self._names | self._others().keys())
                 if not clash:
                     yield yielded
         except Exception as error:
@@ -214,13 +214,13 @@ class Hosting:
         self, before: Mapping[str, Any], state: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return what the app put into *state*, where others may have put theirs."""
-        nothing = object()
+        nothing, others = object(), self._others()
         return {
             key: value
             for key, value in state.items()
             if key != KEY
             and before.get(key, nothing) is not value
-            and self._published.get(key, nothing) is not value
+            and others.get(key, nothing) is not value
         }
 
     def _tell_unsupported(self, error: BaseException | None) -> None:

@@ -156,6 +156,7 @@ class LifespanGuard:
             news=self._news,
             watchers=self._watchers,
             observe=self._observe,
+            begun=self._begun,
             changed=self._changed,
         )
 
@@ -344,10 +345,11 @@ class LifespanGuard:
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold one lifespan; a second one while the first is on is refused."""
-        run = Run(self._surroundings, scope)
-        if self._phase.allows(Trigger.START):
-            self._run = run
-        await run.converse(receive, send)
+        await Run(self._surroundings, scope).converse(receive, send)
+
+    def _begun(self, run: Run) -> None:
+        self._run = run
+        self._news.wake()
 
     def _use(self, app: ASGIApp) -> None:
         self._app = app

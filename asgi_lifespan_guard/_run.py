@@ -62,6 +62,7 @@ class Surroundings(Frozen, kw_only=True):
         news: Woken when what is open, or the phase, has changed.
         watchers: Those who wait for the drain to begin.
         observe: Told of every event.
+        begun: Called with a run when it has begun to be the guard's.
         changed: Called when what is open has changed.
     """
 
@@ -75,6 +76,7 @@ class Surroundings(Frozen, kw_only=True):
     news: Waiters
     watchers: Waiters
     observe: Observer
+    begun: Callable[[Run], None]
     changed: Callable[[], None]
 
 
@@ -209,6 +211,7 @@ class Run:
     @asynccontextmanager
     async def _service(self) -> AsyncGenerator[Callable[[], None], None]:
         self._phase.handle(Trigger.START)
+        self._around.begun(self)
         try:
             async with transparent_task_group() as group:
                 group.start_soon(self._around.gate.run)
@@ -224,6 +227,7 @@ class Run:
         finally:
             starting = self._phase.phase is Phase.STARTING
             self._phase.handle(Trigger.FAIL if starting else Trigger.CLOSED)
+            self._scope = {}  # It holds what the app has yielded.
 
     @asynccontextmanager
     async def _serving(self) -> AsyncGenerator[Callable[[], None], None]:
@@ -311,6 +315,10 @@ class Run:
         elif not starts_as_without_us(recipe):
             self._state.withdraw(self._merged.pop(recipe.name, ()))
 
+    def _published_by_others(self, recipe: Resource[Any]) -> dict[str, Any]:
+        own = self._merged.get(recipe.name, ())
+        return {k: value for k, value in self._state.values.items() if k not in own}
+
     def _bound(self, recipe: Resource[Any], names: set[str]) -> Resource[Any]:
         """Return *recipe*; an app's lifespan with what it needs to be run."""
         if recipe.form is not Form.APP_LIFESPAN:
@@ -323,7 +331,7 @@ class Run:
             self._scope,
             keeps_state=own and (self._plan.transparent or blocking),
             names=names - {recipe.name},
-            published=self._state.values,
+            others=lambda: self._published_by_others(recipe),
             time_left=lambda: self.supervisor.time_to_close(recipe.name),
             observe=self._observe,
         )

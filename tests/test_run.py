@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
+import weakref
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from signal import SIG_DFL, SIGURG
 from typing import Any
 
@@ -17,10 +20,17 @@ from asgi_lifespan_guard import (
     LifespanGuard,
     Phase,
     ResourcePhase,
+    Retry,
     lifespan_of,
     resource,
 )
-from asgi_lifespan_guard.events import CloseFailed, DrainBegun, GuardFailed
+from asgi_lifespan_guard.events import (
+    CloseFailed,
+    DrainBegun,
+    GuardFailed,
+    ResourceGaveUp,
+    ResourceOpened,
+)
 from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
 from tests.support.resources import Tap, hello
@@ -231,3 +241,58 @@ async def test_a_stop_bounds_an_app_that_cleans_up_after_a_late_startup(
         async with MemoryServer(guard):
             await recorder.wait_for_mark("cleaning up")
     assert guard.phase is Phase.STOPPED
+
+
+async def test_a_blocking_app_that_is_reopened_may_yield_its_keys_again(
+    recorder: Recorder,
+) -> None:
+    """They are its own, also where they have stayed in the server's state."""
+    crash = anyio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        scope["state"]["client"] = object()
+        await send({"type": "lifespan.startup.complete"})
+        if not crash.is_set():
+            await crash.wait()
+            raise RuntimeError("crash")
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    lifespan = lifespan_of(startup="blocking", retry=Retry(wait=lambda _: 0))
+    guard = LifespanGuard(
+        app, [Tap(recorder).recipe], app_lifespan=lifespan, observers=[recorder]
+    )
+    async with MemoryServer(guard):
+        await guard.wait_ready(30)
+        crash.set()
+        await recorder.wait_until(
+            lambda: [e.resource for e in recorder.of(ResourceOpened)].count("app") == 2
+        )
+    assert recorder.of(ResourceGaveUp) == []
+
+
+async def test_a_guard_that_stopped_keeps_nothing_alive(recorder: Recorder) -> None:
+    """Its report stays, and neither values nor errors with their frames."""
+
+    class Pool:
+        pass
+
+    pools: list[weakref.ref[Pool]] = []
+
+    @resource
+    async def db() -> AsyncGenerator[Pool, None]:
+        pool = Pool()
+        pools.append(weakref.ref(pool))
+        yield pool
+        raise OSError("close failed")
+
+    guard = LifespanGuard(hello, [db], drain=None)
+    server = MemoryServer(guard)
+    with suppress(LifespanError):
+        async with server:
+            await guard.wait_ready(30)
+    del server
+    gc.collect()
+    assert pools[0]() is None
+    assert guard.report().resources[0].last_error == "OSError: close failed"

@@ -34,9 +34,10 @@ class Attempt:
         recipe: What is opened.
         number: Which attempt of its series it is.
         previous: The thread of an attempt before it, which may still be running.
+        asker: Puts the resource's check, if it has one; also to attempts before it.
 
     Attributes:
-        asker: Puts the resource's check, if it has one.
+        asker: As given.
         thread: The thread that it runs in, or that it waits for, if there is one.
         is_step: Whether it turned out to be a one-shot step.
         failure: Why it came down though nobody told it to, once it has.
@@ -47,8 +48,9 @@ class Attempt:
         recipe: Resource[Any],
         number: int,
         previous: ThreadedContext[Any] | None,
+        asker: Asker | None,
     ) -> None:
-        self.asker = Asker(recipe.name, recipe.check) if recipe.check else None
+        self.asker = asker
         self.thread = previous
         self.is_step = False
         self.failure: BaseException | None = None

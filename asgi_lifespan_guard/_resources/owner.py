@@ -38,7 +38,7 @@ from ..events import (
     ResourceReopening,
     ResourceSkipped,
 )
-from .checks import Change, Check, Watch
+from .checks import Asker, Change, Check, Watch
 from .closing import Closing
 from .graph import Node
 from .opening import Attempt, OpeningInterruptedError
@@ -95,6 +95,7 @@ class Owner(Node):
         self._waiters = Waiters()
         self._attempt: Attempt | None = None
         self._thread: Any = None
+        self._asker = Asker(recipe.name, recipe.check) if recipe.check else None
         self._series = Series(recipe.retry)
         self._up_since = 0.0
         self._since = time.time()
@@ -165,9 +166,13 @@ class Owner(Node):
             self._wake(self.neighbours())
 
     def end(self) -> None:
-        """Close what has come to no end yet; its task may never have begun."""
+        """Close what has come to no end yet; its task may never have begun.
+
+        The report stays, and nothing that would keep what was opened alive.
+        """
         if self._life.allows(ResourceTrigger.CLOSED):
             self._life.handle(ResourceTrigger.CLOSED)
+        self._thread = self._asker = None
 
     def _is_enabled(self) -> bool:
         enabled = self.recipe.enabled
@@ -232,7 +237,8 @@ class Owner(Node):
             Why it failed, or came down by itself; ``None`` when it was told to end.
         """
         self.attempts += 1
-        attempt = Attempt(self.recipe, self._series.begin(), self._thread)
+        number = self._series.begin()
+        attempt = Attempt(self.recipe, number, self._thread, self._asker)
         self._attempt = attempt
         self._life.handle(ResourceTrigger.OPEN)
         try:

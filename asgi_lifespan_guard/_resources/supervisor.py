@@ -119,8 +119,10 @@ class Supervisor:
                 await self._close_all(timeout)
         for owner in self._begun:
             owner.end()
-        if self._closing.failures:
-            raise CloseFailedError(self._closing.failures)
+            owner.error = None
+        failures, self._closing.failures = self._closing.failures, {}
+        if failures:
+            raise CloseFailedError(failures)
 
     def _moved(self, name: str, new: ResourcePhase) -> None:
         if new in OPEN:

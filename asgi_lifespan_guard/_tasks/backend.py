@@ -66,12 +66,7 @@ def new_event() -> Any:
     return asyncio.Event()
 
 
-_ENDS_MORE_THAN_ITS_WORK = (
-    asyncio.CancelledError,
-    GeneratorExit,
-    KeyboardInterrupt,
-    SystemExit,
-)
+_ENDS_MORE_THAN_ITS_WORK = (GeneratorExit, KeyboardInterrupt, SystemExit)
 
 
 def must_pass(error: BaseException) -> bool:
@@ -82,11 +77,12 @@ def must_pass(error: BaseException) -> bool:
     it, however grave.
     """
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(_is_one_that_passes) is not None
-    return _is_one_that_passes(error)
+        return error.subgroup(_passes_in_a_group) is not None
+    return isinstance(error, asyncio.CancelledError) or _passes_in_a_group(error)
 
 
-def _is_one_that_passes(error: BaseException) -> bool:
+def _passes_in_a_group(error: BaseException) -> bool:
+    """Whether *error* passes; in a group asyncio's cancellation is somebody's past."""
     trio = sys.modules.get("trio")
     cancelled = trio is not None and isinstance(error, trio.Cancelled)
     return cancelled or isinstance(error, _ENDS_MORE_THAN_ITS_WORK)

@@ -13,6 +13,7 @@ import anyio.to_thread
 import pytest
 
 from asgi_lifespan_guard import (
+    Check,
     CloseTimeoutError,
     FactoryError,
     OpenTimeoutError,
@@ -273,3 +274,23 @@ def test_a_thread_survives_its_event_loop(model: Model, anyio_backend: Any) -> N
     model.may_enter.set()
     model.threads[0].join()
     assert model.left.is_set()
+
+
+@pytest.mark.anyio
+async def test_a_check_that_hangs_keeps_one_thread_only(stage: Stage) -> None:
+    """Later attempts ask nothing while the question of an earlier one is on."""
+    may_answer, asked = threading.Event(), 0
+
+    def hang(_: object) -> None:
+        nonlocal asked
+        asked += 1
+        may_answer.wait()
+
+    def load() -> Generator[None, None, None]:
+        yield
+
+    check = Check(hang, timeout=0.01)
+    async with stage.running(resource(load, name="model", check=check, retry=AT_ONCE)):
+        await stage.recorder.wait_for(AttemptFailed, 3)
+        assert asked == 1
+        may_answer.set()

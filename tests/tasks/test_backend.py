@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from asgi_lifespan_guard._tasks.backend import on_trio, scheduler
+from asgi_lifespan_guard._tasks.backend import must_pass, on_trio, scheduler
 
 
 @pytest.mark.anyio
@@ -75,3 +76,11 @@ def test_a_loop_that_is_gone_says_so(anyio_backend: Any) -> None:
     schedule = anyio.run(main, backend=backend, backend_options=options)
     with pytest.raises(RuntimeError):
         schedule(print)
+
+
+def test_a_cancellation_in_a_group_is_somebodys_past() -> None:
+    """On asyncio only a bare one is on its way; trio's pass in groups, too."""
+    cancelled = asyncio.CancelledError()
+    assert must_pass(cancelled)
+    assert not must_pass(BaseExceptionGroup("group", [cancelled, OSError()]))
+    assert must_pass(BaseExceptionGroup("group", [SystemExit(1), OSError()]))
