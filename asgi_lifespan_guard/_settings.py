@@ -19,6 +19,10 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+MOST = 1e10
+"""Seconds that no timeout reaches: some three hundred years. Clocks overflow later."""
+
+
 def check_seconds(owner: str, option: str, value: object, *, zero: bool = True) -> None:
     """Raise unless *value* is a finite number of seconds (above 0 unless *zero*).
 
@@ -26,7 +30,7 @@ def check_seconds(owner: str, option: str, value: object, *, zero: bool = True) 
         ConfigurationError: When it is anything else.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and (value >= 0 if zero else value > 0) and value != float("inf"):  # type: ignore[operator]
+    if number and (value >= 0 if zero else value > 0) and value < MOST:  # type: ignore[operator]
         return
     least = "0 or more" if zero else "more than 0"
     raise ConfigurationError(

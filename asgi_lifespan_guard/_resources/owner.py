@@ -266,7 +266,7 @@ class Owner(Node):
                 await self._hold(attempt, value)
             except BaseException:
                 if not self._closing.is_on:
-                    self._tell_it_is_down(attempt, CrashedError(self.recipe.name))
+                    self._note_crash(attempt)
                 raise
             finally:
                 await self._step_down(attempt)
@@ -354,6 +354,13 @@ class Owner(Node):
 
     # What is told of how it ended
 
+    def _note_crash(self, attempt: Attempt) -> None:
+        """Tell that it is down, unless its checks have told so."""
+        crash = CrashedError(self.recipe.name)
+        if self.phase is ResourcePhase.UP:
+            self._tell_it_is_down(attempt, crash)
+        attempt.failure = crash
+
     def _tell_it_is_down(self, attempt: Attempt, error: BaseException) -> None:
         attempt.failure = error
         self._fail(error)
@@ -435,9 +442,11 @@ class Owner(Node):
         self.next_attempt_at = time.monotonic() + seconds
         self._life.handle(ResourceTrigger.RETRY)
         self._observe(reason)
-        with anyio.move_on_after(seconds):
-            await self._waiters.wait_until(self._is_woken)
-        self.next_attempt_at = None
+        try:
+            with anyio.move_on_after(seconds):
+                await self._waiters.wait_until(self._is_woken)
+        finally:
+            self.next_attempt_at = None
         if not self._closing.has_begun and not self._needs_are_satisfied():
             self._back_to_pending()
 

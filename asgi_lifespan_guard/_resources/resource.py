@@ -72,7 +72,7 @@ class Resource(Frozen, Generic[T_co], kw_only=True):
     name: str
     factory: Callable[..., Any] = field(repr=False)
     form: Form
-    needs: tuple[Resource[Any], ...] = ()
+    needs: tuple[Resource[Any], ...] = field(default=(), repr=False)
     startup: Startup = "background"
     required: bool = True
     enabled: bool | Callable[[], bool] = True
