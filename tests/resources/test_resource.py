@@ -192,13 +192,16 @@ def test_a_recipe_is_generic() -> None:
     assert Resource[str] is not Resource
 
 
+FACTORY: Any = lambda *_: None  # noqa: E731
+
+
 def test_a_timeout_is_one_that_clocks_can_hold() -> None:
     """More than three hundred years are a mistake, which trio would die of."""
     with pytest.raises(ConfigurationError, match="must be a number of seconds"):
-        resource(lambda: None, name="db", timeout=10**400)
+        resource(FACTORY, name="db", timeout=10**400)
 
 
 def test_a_recipe_is_shown_without_its_needs() -> None:
     """Or many layers of them would fill the screen with one another."""
-    base = resource(lambda: None, name="base")
-    assert "'base'" not in repr(resource(lambda _: None, name="db", needs=[base]))
+    base = resource(FACTORY, name="base")
+    assert "'base'" not in repr(resource(FACTORY, name="db", needs=[base]))
