@@ -266,7 +266,7 @@ class Owner(Node):
                 await self._hold(attempt, value)
             except BaseException:
                 if not self._closing.is_on:
-                    self._note_crash(attempt)
+                    self._tell_it_is_down(attempt, CrashedError(self.recipe.name))
                 raise
             finally:
                 await self._step_down(attempt)
@@ -353,13 +353,6 @@ class Owner(Node):
         self._wake(self.deep_dependents())
 
     # What is told of how it ended
-
-    def _note_crash(self, attempt: Attempt) -> None:
-        """Tell that it is down, unless its checks have told so."""
-        crash = CrashedError(self.recipe.name)
-        if self.phase is ResourcePhase.UP:
-            self._tell_it_is_down(attempt, crash)
-        attempt.failure = crash
 
     def _tell_it_is_down(self, attempt: Attempt, error: BaseException) -> None:
         attempt.failure = error

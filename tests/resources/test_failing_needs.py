@@ -14,7 +14,6 @@ from asgi_lifespan_guard.events import (
     AttemptFailed,
     ResourceClosed,
     ResourceCrashed,
-    ResourceDown,
     ResourceGaveUp,
     ResourceOpened,
 )
@@ -165,17 +164,3 @@ async def test_a_startup_is_decided_though_a_check_fails(
         async with stage.running(need.recipe, slow):
             assert stage.phase("db") is ResourcePhase.FAILING
             assert stage.phase("slow") is ResourcePhase.UP
-
-
-async def test_a_crash_while_its_checks_fail_is_not_told_as_another_going_down(
-    stage: Stage,
-) -> None:
-    """It is down already; what is told is the crash."""
-    need = Need(stage, retry=LATER)
-    async with stage.running(need.recipe):
-        await stage.until_up("db")
-        need.failing = True
-        await stage.until_phase("db", ResourcePhase.FAILING)
-        need.crash.set()
-        await stage.recorder.wait_for(ResourceCrashed)
-    assert len(stage.recorder.of(ResourceDown)) == 1
