@@ -133,12 +133,14 @@ class LifespanGuard:
         endless = () if plan.drain is None else plan.drain.endless
         self._in_flight = InFlight(endless, self._observe)
         self._probes = ProbeResponder(plan.probes, plan.names, self.report, self._news)
+        self._probe_paths = self._probes.paths if plan.takes_paths else frozenset()
         self._requests = Requests(
             plan,
             self._phase,
             self._state,
             self._in_flight,
             self._probes,
+            self._probe_paths,
             self._observe,
             lambda: self._app,
             lambda: self._run,
@@ -162,7 +164,6 @@ class LifespanGuard:
 
     def _set_up_fast_path(self, loaded: LoadedApp) -> None:
         self._app = loaded.current
-        self._probe_paths = self._plan.probe_paths
         untracked = self._plan.drain is None
         self._tracked = None if untracked else self._in_flight.live
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -40,7 +40,7 @@ class Plan:
         recipes: The same, and the app's own lifespan where it is run.
         names: Their names.
         needed_anywhere: Every name that some path may need.
-        probe_paths: The paths that are answered by the guard itself.
+        takes_paths: Whether the probes' paths are answered by the guard itself.
         transparent: Whether requests and their state are as they were without us.
 
     Raises:
@@ -72,7 +72,7 @@ class Plan:
         self._app = app
         self.recipes = self._with_app_lifespan(app_lifespan)
         self.names = tuple(recipe.name for recipe in self.recipes)
-        self.probe_paths = _probe_paths(probes, self.names)
+        self.takes_paths = probes is not None
         always = frozenset({APP} if self._is_never_without_its_app() else ())
         self._by_default = always.union(r.name for r in self.recipes if _gates(r))
         self._by_prefix = {
@@ -151,15 +151,6 @@ class Plan:
 def starts_as_without_us(recipe: Resource[Any]) -> bool:
     """Whether it is the app's own lifespan, forwarded as the server's messages come."""
     return recipe.name == APP and recipe.startup == "blocking"
-
-
-def _probe_paths(probes: Probes | None, names: Sequence[str]) -> frozenset[str]:
-    if probes is None:
-        return frozenset()
-    own = (probes.live, probes.ready, probes.startup)
-    below = names if probes.ready else ()
-    named = (f"{probes.ready}/{name}" for name in below)
-    return frozenset((*(path for path in own if path), *named))
 
 
 def _gates(recipe: Resource[Any]) -> bool:

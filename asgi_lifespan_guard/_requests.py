@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from math import inf
 from typing import Any
 
@@ -32,6 +32,7 @@ class Requests:
         state: Has the values that requests see.
         in_flight: Where requests are entered that go on to the app.
         probes: Answers what is asked on the probes' paths.
+        probe_paths: Those paths, where they are the guard's to answer.
         observe: Told of held and refused requests.
         app: Returns the app that requests are to reach now.
         run: Returns the guard's current run, or its last one, if there was one.
@@ -49,6 +50,7 @@ class Requests:
         state: PublishedState,
         in_flight: InFlight,
         probes: ProbeResponder,
+        probe_paths: Set[str],
         observe: Observer,
         app: Callable[[], ASGIApp],
         run: Callable[[], Run | None],
@@ -61,6 +63,7 @@ class Requests:
         self._state = state
         self._in_flight = in_flight
         self._probes = probes
+        self._probe_paths = probe_paths
         self._app = app
         self._run = run
         self._lazy = lazy
@@ -72,7 +75,7 @@ class Requests:
             await self._start_lazily(path)
         draining = self._phase.phase is Phase.DRAINING
         own_send = closing(scope, send) if draining else send
-        if scope["type"] == "http" and path in self._plan.probe_paths:
+        if scope["type"] == "http" and path in self._probe_paths:
             await self._probes.answer(path, scope, own_send)
         elif self._is_too_late_for(scope):
             await self.gate.refuse_for_good(path, scope, receive, own_send)
@@ -109,7 +112,7 @@ class Requests:
             await self._in_flight.run(self._app(), scope, receive, send)
 
     async def _start_lazily(self, path: str) -> None:
-        if path in self._plan.probe_paths:
+        if path in self._probe_paths:
             self._lazy.kick()
         else:
             await self._lazy.wait()

@@ -347,9 +347,8 @@ class Owner(Node):
         self._fail(error)
         self._life.handle(ResourceTrigger.CHECK_FAILED)
         if check.then == "reopen":
-            self._tell_it_is_down(attempt, error)
-        else:
-            self._observe(ResourceDown(self.recipe.name, error))
+            attempt.failure = error
+        self._observe(ResourceDown(self.recipe.name, error))
         self._wake(self.deep_dependents())
 
     # What is told of how it ended
