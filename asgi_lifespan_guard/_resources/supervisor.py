@@ -7,29 +7,23 @@ No order is computed; it follows from what each owner waits for.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._errors import CloseFailedError, StartupFailedError, StopRequestedError
 from .._phases import ResourcePhase
 from .._report import OPEN, ResourceReport
-from .._tasks.groups import transparent_task_group
-from .._tasks.waiting import Waiters, absorb_cancellation
+from .._tasks.groups import LastingTasks
+from .._tasks.waiting import Waiters
 from .closing import Closing
 from .graph import connect, due_in
 from .owner import Owner, Upcalls
 from .resource import Resource
-
-
-if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
 
 
 class Supervisor:
@@ -50,7 +44,7 @@ class Supervisor:
         self._closing = Closing()
         self._news = news
         self._begun: list[Owner] = []
-        self._running = 0
+        self._tasks = LastingTasks(news.wake)
         self._stop_reason: str | None = None
         self._owners = {
             recipe.name: Owner(recipe, self._closing, upcalls, self._moved)
@@ -110,11 +104,11 @@ class Supervisor:
             StopRequestedError: When `abort` was called before they were up.
             CloseFailedError: When not everything was closed cleanly.
         """
-        async with transparent_task_group() as group:
+        async with self._tasks.held():
             try:
-                self._begin(group, "blocking")
+                self._begin("blocking")
                 await self._blocking_resources_open()
-                yield lambda: self._begin(group, "background")
+                yield lambda: self._begin("background")
             finally:
                 await self._close_all(timeout)
         for owner in self._begun:
@@ -131,23 +125,11 @@ class Supervisor:
             self._away.add(name)
         self._changed_above()
 
-    def _begin(self, group: TaskGroup, startup: str) -> None:
+    def _begin(self, startup: str) -> None:
         for owner in self._owners.values():
             if owner.recipe.startup == startup:
                 self._begun.append(owner)
-                group.start_soon(self._run, owner, name=f"open {owner.recipe.name}")
-
-    async def _run(self, owner: Owner) -> None:
-        self._running += 1  # Not before: a task may be cancelled before it has begun.
-        try:
-            # Only a stop, which goes through `_close_all`, ends an owner: a cancelled
-            # scope further out reaches us first.
-            with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
-                await owner.run()
-            await absorb_cancellation()
-        finally:
-            self._running -= 1
-            self._news.wake()
+                self._tasks.start(owner.run, f"open {owner.recipe.name}")
 
     async def _blocking_resources_open(self) -> None:
         await self._news.wait_until(self._startup_is_decided)
@@ -174,7 +156,7 @@ class Supervisor:
         self._closing.begin(timeout)
         for owner in self._owners.values():
             owner.look_again()
-        await self._news.wait_through(lambda: self._running == 0)
+        await self._news.wait_through(lambda: not self._tasks)
 
 
 def _startup_failure(owner: Owner) -> StartupFailedError:

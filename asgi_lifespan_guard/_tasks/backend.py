@@ -21,7 +21,10 @@ Schedule: TypeAlias = Callable[..., Any]
 
 def on_trio() -> bool:
     """Whether the caller runs inside a trio task; does not load trio."""
-    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+    lowlevel = getattr(trio, "lowlevel", None)
     in_trio_task = getattr(lowlevel, "in_trio_task", None)
     return bool(in_trio_task()) if in_trio_task else _has_task(lowlevel)
 

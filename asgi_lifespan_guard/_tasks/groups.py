@@ -1,12 +1,15 @@
-"""A task group that does not change what is raised through it."""
+"""A task group that changes nothing in what is raised through it, and one that lasts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NoReturn
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
+
+from .backend import on_trio
 
 
 if TYPE_CHECKING:
@@ -41,3 +44,64 @@ def raise_as_it_is(error: BaseException) -> NoReturn:
     finally:
         error.__context__, error.__suppress_context__ = context, suppress
         del error
+
+
+class LastingTasks:
+    """Tasks that nobody ends from outside: they are told to, and come to their end.
+
+    A cancelled scope around them does not reach in. On asyncio they are plain tasks,
+    which ``task.cancel()`` can reach (the end of ``asyncio.run`` uses it): anyio's have
+    a cancel scope each, and would need another one as a shield, which is a third of
+    what it takes to open a trivial resource.
+
+    Args:
+        ended: Called whenever one has come to its end.
+    """
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
+        self._running: set[object] = set()
+        self._group: TaskGroup | None = None
+        self._failure: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None, None]:
+        """Allow tasks to begin; whoever leaves must see to it first that none is left.
+
+        Raises:
+            BaseException: What one was ended by: `SystemExit` or `KeyboardInterrupt`.
+        """
+        if on_trio():
+            async with transparent_task_group() as self._group:
+                yield
+        else:
+            yield
+            if self._failure is not None:
+                raise_as_it_is(self._failure)
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Begin a task that does *work*, called *name*."""
+        if self._group is None:
+            task = asyncio.get_running_loop().create_task(work(), name=name)
+            self._running.add(task)
+            task.add_done_callback(self._done)
+        else:
+            self._running.add(work)
+            self._group.start_soon(self._shielded, work, name=name)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            self._failure = self._failure or task.exception()
+        self._ended()
+
+    async def _shielded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
+                await work()
+        finally:
+            self._running.discard(work)
+            self._ended()

@@ -24,7 +24,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -108,27 +109,12 @@ def interruptible(
         shield: Whether outer cancellation is kept out of a body that has not been
             interrupted.
     """
-    return _on_trio(grace, shield) if on_trio() else _on_asyncio(grace, shield)
+    if on_trio():
+        return _on_trio(grace, shield)
+    return _AsyncioInterruption(grace, shield)
 
 
-@asynccontextmanager
-async def _on_asyncio(grace: float, shield: bool) -> AsyncGenerator[Interruption, None]:
-    interruption = _AsyncioInterruption(grace, shield)
-    try:
-        with interruption.scope:
-            yield interruption
-    except asyncio.CancelledError as stray:
-        if not interruption.settle() and not interruption.is_late(stray):
-            raise
-        if not interruption.interrupted and not interruption.overdue:
-            # It awaited something of its own that was cancelled. As a cancellation
-            # that would end the task without a word.
-            raise RuntimeError("something that it awaited was cancelled") from stray
-    finally:
-        await interruption.absorb()
-
-
-class _AsyncioInterruption(Interruption):
+class _AsyncioInterruption(Interruption, AbstractAsyncContextManager[Interruption]):
     def __init__(self, grace: float, shield: bool) -> None:
         super().__init__(grace)
         task = asyncio.current_task()
@@ -136,16 +122,46 @@ class _AsyncioInterruption(Interruption):
         self._task = task
         self._cancelled_before = task.cancelling()
         self._timer: asyncio.TimerHandle | None = None
-        self.scope = anyio.CancelScope(shield=shield)
+        self._scope = anyio.CancelScope(shield=shield)
+
+    async def __aenter__(self) -> Self:
+        self._scope.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        try:
+            if self._scope.__exit__(exc_type, error, traceback):
+                return True
+            return isinstance(error, asyncio.CancelledError) and self._is_ours(error)
+        finally:
+            await self._absorb()
+
+    def _is_ours(self, error: asyncio.CancelledError) -> bool:
+        """Whether *error* may end here; nobody outside waits for it.
+
+        Raises:
+            RuntimeError: When the body awaited something of its own that was cancelled.
+                As a cancellation that would end the task without a word.
+        """
+        if not self._settle() and not self._is_late(error):
+            return False
+        if not self.interrupted and not self.overdue:
+            raise RuntimeError("something that it awaited was cancelled") from error
+        return True
 
     def bound(self, seconds: float) -> None:
         # Not anyio's clock: it wants a task, and a timer's callback has none.
         deadline = asyncio.get_running_loop().time() + seconds
-        self.scope.deadline = min(deadline, self.scope.deadline)
+        self._scope.deadline = min(deadline, self._scope.deadline)
 
     @property
     def overdue(self) -> bool:
-        return self.scope.cancel_called
+        return self._scope.cancel_called
 
     def interrupt_after(self, seconds: float | None) -> None:
         if seconds is not None:
@@ -169,7 +185,7 @@ class _AsyncioInterruption(Interruption):
         _outstanding[self._task] = ours + 1
         self._task.cancel()
 
-    def settle(self) -> bool:
+    def _settle(self) -> bool:
         """End it, and say whether no cancellation but our own is outstanding."""
         self.disarm()
         if self.interrupted and not self._over:
@@ -178,23 +194,23 @@ class _AsyncioInterruption(Interruption):
         self._over = True
         return self._task.cancelling() <= self._cancelled_before
 
-    def is_late(self, error: asyncio.CancelledError) -> bool:
+    def _is_late(self, error: asyncio.CancelledError) -> bool:
         """Whether *error* says that the time given by `bound` ran out.
 
         anyio passes it on where the work has left the task's count higher than it was.
         """
-        origin = f"Cancelled via cancel scope {id(self.scope):x}"
+        origin = f"Cancelled via cancel scope {id(self._scope):x}"
         return self.overdue and str(error).startswith(origin)
 
-    async def absorb(self) -> None:
+    async def _absorb(self) -> None:
         """Take the cancellation that came too late to be delivered inside the body."""
         if self.interrupted and not self._over:
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError:
-                if not self.settle():
+                if not self._settle():
                     raise
-        self.settle()
+        self._settle()
 
 
 _outstanding: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -92,18 +91,6 @@ class StateEvent:
     async def wait(self) -> None:
         """Return once it has happened."""
         await self._waiters.wait_until(self._condition)
-
-
-async def absorb_cancellation() -> None:
-    """Take in what has cancelled the current task, which is about to end anyway.
-
-    A child that ends as cancelled takes its whole task group along, and whoever holds
-    that would seem to have been cancelled, too.
-    """
-    task = None if on_trio() else asyncio.current_task()
-    if task is not None and task.cancelling():
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)
 
 
 async def to_its_end(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
