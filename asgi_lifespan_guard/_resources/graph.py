@@ -137,7 +137,7 @@ class Node:
         once = self.is_step or self.recipe.outlasts_needs
         return once and self.phase in (ResourcePhase.UP, ResourcePhase.FAILING)
 
-    def deep_needs(self) -> Iterator[Self]:
+    def deep_needs(self) -> Sequence[Self]:
         """Its needs, and through a step (which stays) also what the step needs."""
         return _walk(self.needs, lambda need: need.needs)
 
@@ -145,13 +145,6 @@ class Node:
         """Those who must be closed before it is: the other side of `deep_needs`."""
         found = _walk(self.dependents, lambda dependent: dependent.dependents)
         return (node for node in found if not node.outlasts_its_needs())
-
-    def neighbours(self) -> Iterator[Self]:
-        """Everybody to whom it matters whether it is open, or busy; some twice."""
-        yield from self.deep_needs()
-        yield from self.outlived_by
-        yield from self.dependents
-        yield from self.deep_dependents()
 
     def all_dependents(self) -> set[Self]:
         """Everything that needs it, directly or not."""
@@ -169,20 +162,22 @@ class Node:
         return self.is_step and self.phase is not ResourcePhase.SKIPPED
 
 
-def _walk(first: list[N], further: Callable[[N], list[N]]) -> Iterator[N]:
-    """Yield *first*, and what lies behind those of them that are passed through."""
-    if not any(node.is_passed_through() for node in first):
-        yield from first
-        return
-    seen: set[N] = set()
+def _walk(first: list[N], further: Callable[[N], list[N]]) -> Sequence[N]:
+    """Return *first*, and what lies behind those of them that are passed through."""
+    for node in first:
+        if node.is_passed_through():
+            break
+    else:
+        return first
+    found: dict[N, None] = {}
     ahead = first[::-1]
     while ahead:
         node = ahead.pop()
-        if node not in seen:
-            seen.add(node)
-            yield node
+        if node not in found:
+            found[node] = None
             if node.is_passed_through():
                 ahead += further(node)[::-1]
+    return list(found)
 
 
 def connect(nodes: Mapping[str, N]) -> None:

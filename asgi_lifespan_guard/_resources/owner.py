@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -163,7 +163,7 @@ class Owner(Node):
             raise
         finally:
             self.end()
-            self._wake(self.neighbours())
+            self._tell_dependents()
 
     def end(self) -> None:
         """Close what has come to no end yet; its task may never have begun.
@@ -186,7 +186,7 @@ class Owner(Node):
         if not wanted:
             self._life.handle(ResourceTrigger.SKIP)
             self._observe(ResourceSkipped(self.recipe.name))
-            self._wake(self.dependents)
+            self._tell_dependents()
         return bool(wanted)
 
     async def _needs_are_up(self) -> bool:
@@ -254,7 +254,7 @@ class Owner(Node):
         finally:
             self._attempt = None
             self._thread = attempt.thread
-            self._wake(self.neighbours())
+            self._let_go()
         return self._outcome_of(attempt, None)
 
     async def _open_and_hold(self, attempt: Attempt) -> None:
@@ -282,13 +282,13 @@ class Owner(Node):
         self._life.handle(ResourceTrigger.OPENED)
         number = self._series.attempt
         self._observe(ResourceOpened(self.recipe.name, number, duration))
-        self._wake(self.deep_dependents())
+        self._tell_dependents()
 
     async def _step_down(self, attempt: Attempt) -> None:
         """Let go of everything that uses it, before it is closed."""
         self._upcalls.withdraw(self.recipe)  # First: a change looks at what is open.
         self._life.handle(ResourceTrigger.CLOSE)
-        self._wake(self.deep_dependents())
+        self._tell_dependents()
         try:
             await self._waiters.wait_through(self._nobody_uses_it)
         finally:
@@ -339,7 +339,7 @@ class Owner(Node):
             self._fail(None)
             self._life.handle(ResourceTrigger.RECOVERED)
             self._observe(ResourceRecovered(self.recipe.name))
-            self._wake(self.deep_dependents())
+            self._tell_dependents()
 
     def _handle_failing(
         self, attempt: Attempt, check: Check, error: BaseException
@@ -349,7 +349,7 @@ class Owner(Node):
         if check.then == "reopen":
             attempt.failure = error
         self._observe(ResourceDown(self.recipe.name, error))
-        self._wake(self.deep_dependents())
+        self._tell_dependents()
 
     # What is told of how it ended
 
@@ -460,7 +460,7 @@ class Owner(Node):
         event = ResourceGaveUp(name, attempts, error, permanent, required)
         self._observe(event)
         self._upcalls.gave_up(self.recipe)
-        self._wake(self.neighbours())
+        self._tell_dependents()
 
     # Small change
 
@@ -473,9 +473,17 @@ class Owner(Node):
         self.error = error
         self._last_error = None if error is None else describe(error)
 
-    def _wake(self, owners: Iterable[Owner]) -> None:
-        for owner in owners:
-            owner.look_again()
+    def _tell_dependents(self) -> None:
+        """Have them look at what has changed; at a stop they have been told already."""
+        if not self._closing.has_begun:
+            for owner in self.deep_dependents():
+                owner.look_again()
+
+    def _let_go(self) -> None:
+        """Wake those who wait with their closing until it does not use them."""
+        for owner in (*self.deep_needs(), *self.outlived_by):
+            if owner.phase is ResourcePhase.CLOSING:
+                owner._waiters.wake()
 
 
 def _ends_all(error: BaseException) -> BaseException | None:

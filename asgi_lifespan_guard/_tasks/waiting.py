@@ -59,6 +59,8 @@ class Waiters:
         On asyncio a shield does not stop ``task.cancel()``: a task group that is held
         over a ``yield`` uses it on its owner, and so does the end of ``asyncio.run``.
         """
+        if condition():
+            return
         cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True):
             while not condition():
