@@ -46,6 +46,8 @@ class Trigger(Enum):
 class ResourcePhase(Enum):
     """Where a resource stands in its life."""
 
+    __hash__ = object.__hash__  # Enum's is written in Python, and asked at each step.
+
     PENDING = "pending"
     OPENING = "opening"
     WAITING = "waiting"
@@ -59,6 +61,8 @@ class ResourcePhase(Enum):
 
 class ResourceTrigger(Enum):
     """What moves a resource from one phase to the next."""
+
+    __hash__ = object.__hash__
 
     SKIP = "skip"
     OPEN = "open"

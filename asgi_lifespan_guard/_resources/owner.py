@@ -212,10 +212,16 @@ class Owner(Node):
         )
 
     def _needs_are_satisfied(self) -> bool:
-        return all(need.phase in SATISFIED for need in self.deep_needs())
+        for need in self.deep_needs():
+            if need.phase not in SATISFIED:
+                return False
+        return True
 
     def _lost_need(self) -> Owner | None:
-        return next((need for need in self.deep_needs() if need.is_lost), None)
+        for need in self.deep_needs():
+            if need.is_lost:
+                return need
+        return None
 
     async def _live_once(self) -> None:
         """Make one attempt, and wait for the next where one is to follow."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from .backend import new_event, on_trio
+from .backend import new_wait, on_trio
 
 
 class Waiters:
@@ -23,30 +23,30 @@ class Waiters:
             has changed.
     """
 
-    __slots__ = ("_events", "wakings")
+    __slots__ = ("_wakers", "wakings")
 
     def __init__(self) -> None:
         self.wakings = 0
-        self._events: dict[Any, None] = {}
+        self._wakers: dict[Callable[[], object], None] = {}
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self._wakers)
 
     def wake(self) -> None:
         """Have every waiting task look again; on the thread of the event loop."""
         self.wakings += 1
-        for event in self._events:
-            event.set()
+        for wake in self._wakers:
+            wake()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Return once *condition* holds; at once, without a switch, if it does now."""
         while not condition():
-            event = new_event()
-            self._events[event] = None
+            woken, wake = new_wait()
+            self._wakers[wake] = None
             try:
-                await event.wait()
+                await woken
             finally:
-                del self._events[event]
+                del self._wakers[wake]
 
     async def wait_past(self, wakings: int) -> int:
         """Return how often they were woken, once that is not *wakings* any more."""
