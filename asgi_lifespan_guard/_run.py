@@ -31,9 +31,9 @@ from ._redaction import describe
 from ._report import ResourceReport
 from ._resources.factories import Form
 from ._resources.overrides import to_open
-from ._resources.owner import Upcalls
 from ._resources.resource import Resource
 from ._resources.supervisor import Supervisor
+from ._resources.upcalls import Upcalls
 from ._signals import StopSignal, StopSignals, end_process
 from ._state import APP
 from ._tasks.backend import must_pass
@@ -238,6 +238,7 @@ class Run:
             try:
                 yield begin
             finally:
+                self.supervisor.expect_closing()
                 try:
                     await self._drained()
                     await self._let_server_write()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 
-from .._tasks.backend import now, on_trio
+from .._tasks.backend import is_about_to_be_cancelled, now, on_trio
 from .graph import Node
 
 
@@ -25,8 +25,8 @@ class Closing:
         self.failures: dict[str, BaseException] = {}
         self._deadline: float | None = None
         self._latest = inf
+        self._is_expected = False
         self._host = None if on_trio() else asyncio.current_task()
-        self._cancelled_before = 0 if self._host is None else self._host.cancelling()
 
     @property
     def has_begun(self) -> bool:
@@ -42,10 +42,13 @@ class Closing:
         ``asyncio.run`` cancels all tasks at once when it ends, and it is chance whether
         an owner or its host wakes first.
         """
-        if self._deadline is not None:
+        if self._is_expected or self.has_begun:
             return True
-        host = self._host
-        return host is not None and host.cancelling() > self._cancelled_before
+        return self._host is not None and is_about_to_be_cancelled(self._host)
+
+    def expect(self) -> None:
+        """Take it that closing begins as soon as the last request is out."""
+        self._is_expected = True
 
     def begin(self, timeout: float) -> None:
         """Have everything closed within *timeout* seconds."""

@@ -17,7 +17,7 @@ from contextlib import (
 from enum import Enum
 from functools import lru_cache, partial
 from types import CodeType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from .._errors import ConfigurationError, FactoryError
 from .threads import ThreadedContext
@@ -172,6 +172,20 @@ class Step(AbstractAsyncContextManager[Any, None]):
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Do nothing."""
+
+    def refuse_reopening(self) -> NoReturn:
+        """Raise for a step that is to be run again: it is known only by its call.
+
+        Raises:
+            FactoryError: Always.
+        """
+        if inspect.iscoroutine(self._awaitable):
+            self._awaitable.close()
+        raise FactoryError(
+            self._name,
+            "its factory returned a coroutine, and a step is not run again",
+            "Check(then='reopen') is for what can be closed and opened",
+        )
 
 
 def _reject_instances(factory: object) -> None:

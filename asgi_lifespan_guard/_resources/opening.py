@@ -132,7 +132,10 @@ class Attempt:
             late = self.thread.take_error()
         recipe = self._recipe
         context = context_of(recipe.name, recipe.form, recipe.factory, values)
-        self.is_step = isinstance(context, Step)
+        if isinstance(context, Step):
+            self.is_step = True
+            if recipe.check is not None and recipe.check.then == "reopen":
+                context.refuse_reopening()
         self.thread = context if isinstance(context, ThreadedContext) else None
         self._heard = _Overheard(context, late)
         return self._heard

@@ -16,7 +16,6 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._errors import CloseTimeoutError, CrashedError, NeedGaveUpError
-from .._frozen import Frozen
 from .._phases import ResourcePhase, ResourceTrigger
 from .._redaction import describe, leaves
 from .._report import SATISFIED, ResourceReport
@@ -27,7 +26,6 @@ from ..events import (
     CheckFailed,
     CloseFailed,
     Event,
-    Observer,
     ResourceClosed,
     ResourceCrashed,
     ResourceDown,
@@ -44,24 +42,7 @@ from .graph import Node
 from .opening import Attempt, OpeningInterruptedError
 from .resource import Resource
 from .retry import Series, is_permanent, is_unexpected
-
-
-class Upcalls(Frozen, kw_only=True):
-    """What those who run resources are told, and asked, by name.
-
-    Attributes:
-        observe: Told of every event; has no say.
-        publish: Shows requests the value of a resource that came up.
-        withdraw: Hides the value of one that goes down.
-        changed: Called after each change of a phase.
-        gave_up: Called when a resource will not be tried again.
-    """
-
-    observe: Observer
-    publish: Callable[[Resource[Any], Any], None]
-    withdraw: Callable[[Resource[Any]], None]
-    changed: Callable[[], None]
-    gave_up: Callable[[Resource[Any]], None]
+from .upcalls import Upcalls
 
 
 class Owner(Node):
@@ -158,9 +139,10 @@ class Owner(Node):
                     await self._live_once()
         except asyncio.CancelledError as error:
             if not self._closing.is_on:
-                failure = _cancelled_by_a_stranger(error)
-                self._give_up(failure, self.attempts, permanent=True)
+                self._break_off(_cancelled_by_a_stranger(error))
             raise
+        except Exception as error:
+            self._break_off(error)
         finally:
             self.end()
             self._tell_dependents()
@@ -173,6 +155,11 @@ class Owner(Node):
         if self._life.allows(ResourceTrigger.CLOSED):
             self._life.handle(ResourceTrigger.CLOSED)
         self._thread = self._asker = None
+
+    def _break_off(self, error: BaseException) -> None:
+        """Give up for a mistake that is nobody's but ours, or for a stranger's."""
+        if self._life.allows(ResourceTrigger.GIVE_UP):
+            self._give_up(error, self.attempts, permanent=True)
 
     def _is_enabled(self) -> bool:
         enabled = self.recipe.enabled
@@ -212,10 +199,7 @@ class Owner(Node):
         )
 
     def _needs_are_satisfied(self) -> bool:
-        for need in self.deep_needs():
-            if need.phase not in SATISFIED:
-                return False
-        return True
+        return all(need.phase in SATISFIED for need in self.deep_needs())
 
     def _lost_need(self) -> Owner | None:
         for need in self.deep_needs():
@@ -487,7 +471,8 @@ class Owner(Node):
 
     def _let_go(self) -> None:
         """Wake those who wait with their closing until it does not use them."""
-        for owner in (*self.deep_needs(), *self.outlived_by):
+        waiting: list[Owner] = [*self.deep_needs(), *self.outlived_by]
+        for owner in waiting:
             if owner.phase is ResourcePhase.CLOSING:
                 owner._waiters.wake()
 

@@ -22,8 +22,9 @@ from .._tasks.groups import LastingTasks
 from .._tasks.waiting import Waiters
 from .closing import Closing
 from .graph import connect, due_in
-from .owner import Owner, Upcalls
+from .owner import Owner
 from .resource import Resource
+from .upcalls import Upcalls
 
 
 class Supervisor:
@@ -80,6 +81,10 @@ class Supervisor:
         """End a startup that is still opening blocking resources."""
         self._stop_reason = reason
         self._news.wake()
+
+    def expect_closing(self) -> None:
+        """Take whatever is cancelled from now on for a part of the stop."""
+        self._closing.expect()
 
     def close_by(self, deadline: float) -> None:
         """Have everything closed by *deadline*, on the event loop's clock."""

@@ -60,7 +60,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def new_wait() -> tuple[Awaitable[object], Callable[[], object]]:
+def new_wait() -> tuple[Awaitable[object], Callable[[], None]]:
     """Return what is to be awaited, once, and what ends that, from the same thread."""
     if on_trio():
         import trio
@@ -68,7 +68,20 @@ def new_wait() -> tuple[Awaitable[object], Callable[[], object]]:
         event = trio.Event()
         return event.wait(), event.set
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    return future, lambda: future.done() or future.set_result(None)
+
+    def end() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    return future, end
+
+
+def is_about_to_be_cancelled(task: asyncio.Task[Any]) -> bool:
+    """Whether somebody has cancelled *task*, and it has not been told yet."""
+    waiting: Any = task._fut_waiter  # type: ignore[attr-defined]
+    if isinstance(waiting, asyncio.Task):
+        return is_about_to_be_cancelled(waiting)
+    return bool(task._must_cancel or (waiting and waiting.cancelled()))  # type: ignore[attr-defined]
 
 
 _ENDS_MORE_THAN_ITS_WORK = (GeneratorExit, KeyboardInterrupt, SystemExit)

@@ -1,4 +1,4 @@
-"""Task groups: one that changes nothing in what is raised through it, one that lasts."""
+"""Task groups: one that changes nothing in what goes through it, one that lasts."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from .backend import on_trio
+from .backend import is_about_to_be_cancelled, on_trio
 
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ class Interruption(ABC):
     @property
     @abstractmethod
     def overdue(self) -> bool:
-        """Whether the time given by `bound` ran out before the work was done."""
+        """Whether the work was cut short because the time given by `bound` ran out.
+
+        Known once it is over. One that was done before it could be told was not.
+        """
 
     @abstractmethod
     def interrupt_after(self, seconds: float | None) -> None:
@@ -121,6 +124,7 @@ class _AsyncioInterruption(Interruption, AbstractAsyncContextManager[Interruptio
         assert task is not None
         self._task = task
         self._cancelled_before = task.cancelling()
+        self._was_told_late = False
         self._timer: asyncio.TimerHandle | None = None
         self._scope = anyio.CancelScope(shield=shield)
 
@@ -134,6 +138,8 @@ class _AsyncioInterruption(Interruption, AbstractAsyncContextManager[Interruptio
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        late = self._scope.cancel_called
+        self._was_told_late = late and self._task.cancelling() > self._cancelled_before
         try:
             if self._scope.__exit__(exc_type, error, traceback):
                 return True
@@ -161,7 +167,7 @@ class _AsyncioInterruption(Interruption, AbstractAsyncContextManager[Interruptio
 
     @property
     def overdue(self) -> bool:
-        return self._scope.cancel_called
+        return self._was_told_late
 
     def interrupt_after(self, seconds: float | None) -> None:
         if seconds is not None:
@@ -173,13 +179,13 @@ class _AsyncioInterruption(Interruption, AbstractAsyncContextManager[Interruptio
             self._timer.cancel()
 
     def forget_leftovers(self) -> None:
-        if not (self.interrupted or _is_about_to_be_cancelled(self._task)):
+        if not (self.interrupted or is_about_to_be_cancelled(self._task)):
             while self._task.cancelling() > self._cancelled_before:
                 self._task.uncancel()
 
     def _deliver(self) -> None:
         ours = _outstanding.get(self._task, 0)
-        if ours or not _is_about_to_be_cancelled(self._task):
+        if ours or not is_about_to_be_cancelled(self._task):
             # What is run here may have left the count higher than it was.
             self._cancelled_before = self._task.cancelling() - ours
         _outstanding[self._task] = ours + 1
@@ -200,7 +206,7 @@ class _AsyncioInterruption(Interruption, AbstractAsyncContextManager[Interruptio
         anyio passes it on where the work has left the task's count higher than it was.
         """
         origin = f"Cancelled via cancel scope {id(self._scope):x}"
-        return self.overdue and str(error).startswith(origin)
+        return self._scope.cancel_called and str(error).startswith(origin)
 
     async def _absorb(self) -> None:
         """Take the cancellation that came too late to be delivered inside the body."""
@@ -215,14 +221,6 @@ class _AsyncioInterruption(Interruption, AbstractAsyncContextManager[Interruptio
 
 _outstanding: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
 """How many cancellations of a task are ours, and have not come back up to us."""
-
-
-def _is_about_to_be_cancelled(task: asyncio.Task[Any]) -> bool:
-    """Whether somebody has cancelled *task*, and it has not been told yet."""
-    waiting: Any = task._fut_waiter  # type: ignore[attr-defined]
-    if isinstance(waiting, asyncio.Task):
-        return _is_about_to_be_cancelled(waiting)
-    return bool(task._must_cancel or (waiting and waiting.cancelled()))  # type: ignore[attr-defined]
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self.wakings = 0
-        self._wakers: dict[Callable[[], object], None] = {}
+        self._wakers: dict[Callable[[], None], None] = {}
 
     def __len__(self) -> int:
         return len(self._wakers)

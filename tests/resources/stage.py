@@ -15,8 +15,8 @@ from asgi_lifespan_guard import (
     ResourcePhase,
     resource,
 )
-from asgi_lifespan_guard._resources.owner import Upcalls
 from asgi_lifespan_guard._resources.supervisor import Supervisor
+from asgi_lifespan_guard._resources.upcalls import Upcalls
 from asgi_lifespan_guard._tasks.waiting import Waiters
 from asgi_lifespan_guard.events import Event
 from tests.recorder import Recorder

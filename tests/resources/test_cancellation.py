@@ -447,13 +447,15 @@ async def test_a_leftover_cancellation_is_not_taken_for_one_that_goes_on(
 
 @pytest.mark.anyio
 @IN_ASYNCIO
-async def test_a_leftover_cancellation_of_the_host_is_no_stop(stage: Stage) -> None:
-    """What crashes comes back, though the task that holds everything has one."""
+@pytest.mark.parametrize("when", ["before the run", "during the run"])
+async def test_a_leftover_cancellation_of_the_host_is_no_stop(
+    stage: Stage, when: str
+) -> None:
+    """What crashes is told and comes back: a server's `receive` may leave one, too."""
     task = asyncio.current_task()
     assert task is not None
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await anyio.sleep_forever()
+    if when == "before the run":
+        await _leave_a_cancellation()
     crash = anyio.Event()
 
     async def fail() -> None:
@@ -470,9 +472,12 @@ async def test_a_leftover_cancellation_of_the_host_is_no_stop(stage: Stage) -> N
 
     async with stage.running(db):
         await stage.until_up("db")
+        if when == "during the run":
+            await _leave_a_cancellation()
         crash.set()
         await stage.recorder.wait_for(ResourceOpened, 2)
-    task.uncancel()
+        assert len(stage.recorder.of(ResourceCrashed)) == 1
+        task.uncancel()
 
 
 @pytest.mark.anyio

@@ -28,7 +28,7 @@ from asgi_lifespan_guard.events import (
     ResourceOpened,
 )
 from tests.resources.stage import Stage, failing
-from tests.support.virtual_time import on_virtual_time
+from tests.support.virtual_time import on_time_by_hand, on_virtual_time, pass_time
 
 
 pytestmark = pytest.mark.anyio
@@ -323,6 +323,24 @@ async def test_waiting_for_those_who_use_it_is_not_closing(stage: Stage) -> None
         await stage.until_up("api")
     assert stage.recorder.of(CloseFailed) == []
     assert stage.marks[-2:] == ["closing db", "close db"]
+
+
+@on_time_by_hand
+async def test_a_close_that_needed_no_more_time_is_not_late(stage: Stage) -> None:
+    """Its deadline had passed before it began, and yet it came to its end."""
+    closed: list[str] = []
+
+    @resource
+    async def db() -> AsyncGenerator[None, None]:
+        yield
+        closed.append("db")
+
+    api = stage.make("api", needs=[db], on_close=lambda: pass_time(10))
+    async with stage.running(db, api):
+        await stage.until_up("api")
+    assert closed == ["db"]
+    assert [event.resource for event in stage.recorder.of(ResourceClosed)][-1] == "db"
+    assert "db" not in [event.resource for event in stage.recorder.of(CloseFailed)]
 
 
 async def test_a_close_that_fails_during_a_reopening_is_told(stage: Stage) -> None:

@@ -16,6 +16,7 @@ import tenacity
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import (
+    Check,
     CrashedError,
     FactoryError,
     NeedGaveUpError,
@@ -411,6 +412,36 @@ async def test_a_step_that_ran_is_not_run_again(stage: Stage) -> None:
     assert stage.marks[6:8] == ["open db", "open api"]
 
 
+async def test_a_callable_step_cannot_be_reopened(stage: Stage) -> None:
+    """It is refused before it has run, as a coroutine function is when it is made."""
+    runs: list[int] = []
+
+    async def migrate() -> None:
+        runs.append(1)
+
+    check = Check(lambda _: True, then="reopen")
+    step = resource(lambda: migrate(), name="step", check=check, retry=AT_ONCE)
+    async with stage.running(step):
+        gave_up = await stage.recorder.wait_for(ResourceGaveUp)
+    assert isinstance(gave_up.error, FactoryError)
+    assert "step is not run again" in str(gave_up.error)
+    assert runs == []
+
+
+async def test_a_callable_awaitable_cannot_be_reopened_either(stage: Stage) -> None:
+    """An awaitable that is no coroutine is left alone."""
+
+    class Migration:
+        def __await__(self) -> Any:
+            raise AssertionError("it was run")
+
+    check = Check(lambda _: True, then="reopen")
+    step = resource(Migration, name="step", check=check, retry=AT_ONCE)
+    async with stage.running(step):
+        gave_up = await stage.recorder.wait_for(ResourceGaveUp)
+    assert isinstance(gave_up.error, FactoryError)
+
+
 async def test_a_skipped_step_connects_nothing(stage: Stage) -> None:
     """What comes after it is no concern of what it would have needed."""
     made = Crashing(stage)
@@ -732,3 +763,26 @@ async def test_layers_of_steps_are_looked_through_once(stage: Stage) -> None:
     with anyio.fail_after(PATIENCE):
         async with stage.running(*itertools.chain(*layers), last):
             await stage.until_up("last")
+
+
+@pytest.mark.parametrize("phase", [ResourcePhase.WAITING, ResourcePhase.FAILED])
+async def test_a_mistake_of_who_is_told_costs_one_resource(
+    stage: Stage, phase: ResourcePhase
+) -> None:
+    """Not the run: it is given up, if it was not already, and all others live."""
+    mistake = RuntimeError("of the one who is told")
+
+    def fail(event: Event) -> None:
+        if isinstance(event, ResourcePhaseChanged) and event.new is phase:
+            stage.recorder.also = None
+            raise mistake
+
+    db = stage.make("db", on_open=failing(OSError()), retry=LATER)
+    gone = stage.make("gone", on_open=failing(OSError()), retry=None)
+    other = stage.make("other")
+    stage.recorder.also = fail
+    async with stage.running(db if phase is ResourcePhase.WAITING else gone, other):
+        await stage.until_up("other")
+        report = stage.supervisor.report()[0]
+        await stage.until_phase(report.name, ResourcePhase.FAILED)
+        assert stage.phase("other") is ResourcePhase.UP

@@ -125,7 +125,7 @@ async def test_what_ends_the_process_is_let_through(
 EXITS = """
 import asyncio, sys
 from asgi_lifespan_guard import Check, resource
-from asgi_lifespan_guard._resources.owner import Upcalls
+from asgi_lifespan_guard._resources.upcalls import Upcalls
 from asgi_lifespan_guard._resources.supervisor import Supervisor
 from asgi_lifespan_guard._tasks.waiting import Waiters
 from asgi_lifespan_guard.events import ResourceCrashed

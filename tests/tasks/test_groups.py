@@ -1,12 +1,16 @@
-"""A task group that does not change what is raised through it."""
+"""Task groups: one that changes nothing in what goes through it, one that lasts."""
 
 from __future__ import annotations
+
+import asyncio
 
 import anyio
 import pytest
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
-from asgi_lifespan_guard._tasks.groups import transparent_task_group
+from asgi_lifespan_guard._tasks.groups import LastingTasks, transparent_task_group
+from asgi_lifespan_guard._tasks.waiting import Waiters
 
 
 pytestmark = pytest.mark.anyio
@@ -67,3 +71,69 @@ async def test_nothing_raised_is_nothing_raised() -> None:
         group.start_soon(anyio.sleep, 0)
         done.append(True)
     assert done
+
+
+# Tasks that last
+
+
+async def test_a_lasting_task_is_told_to_end_and_not_cancelled() -> None:
+    """Whatever happens to the scope around them; each end is told."""
+    may_end, ends = anyio.Event(), Waiters()
+    seen: list[str] = []
+
+    async def work() -> None:
+        try:
+            await may_end.wait()
+            await checkpoint()
+            seen.append("done")
+        finally:
+            seen.append("over")
+
+    tasks = LastingTasks(ends.wake)
+    with anyio.CancelScope() as scope:
+        async with tasks.held():
+            tasks.start(work, "work")
+            assert len(tasks) == 1
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+            may_end.set()
+            await ends.wait_through(lambda: not tasks)
+    assert seen == ["done", "over"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_lasting_task_that_was_cancelled_ends_alone() -> None:
+    """Who holds it goes on: before it has begun, and after."""
+    ends = Waiters()
+    tasks = LastingTasks(ends.wake)
+    async with tasks.held():
+        for _ in range(2):
+            tasks.start(anyio.sleep_forever, "work")
+        first, second = (t for t in asyncio.all_tasks() if t.get_name() == "work")
+        first.cancel()
+        await ends.wait_until(lambda: len(tasks) == 1)
+        second.cancel()
+        await ends.wait_until(lambda: not tasks)
+
+
+def test_what_ends_the_process_is_raised_to_who_holds_the_task() -> None:
+    """A runner that lets the loop end in peace has it from there."""
+    error = SystemExit(3)
+
+    async def work() -> None:
+        raise error
+
+    async def hold() -> None:
+        ends = Waiters()
+        tasks = LastingTasks(ends.wake)
+        async with tasks.held():
+            tasks.start(work, "work")
+            await ends.wait_until(lambda: not tasks)
+
+    with asyncio.Runner() as runner:
+        task = runner.get_loop().create_task(hold())
+        with pytest.raises(SystemExit):
+            runner.get_loop().run_until_complete(task)
+        with pytest.raises(SystemExit) as caught:
+            runner.get_loop().run_until_complete(task)
+    assert caught.value is error
