@@ -85,7 +85,8 @@ class LastingTasks:
     def start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Begin a task that does *work*, called *name*."""
         if self._group is None:
-            task = asyncio.get_running_loop().create_task(work(), name=name)
+            # Not by the loop: with eager tasks the work would begin before we return.
+            task = asyncio.Task(work(), loop=asyncio.get_running_loop(), name=name)
             self._running.add(task)
             task.add_done_callback(self._done)
         else:
