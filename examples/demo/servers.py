@@ -148,8 +148,15 @@ class ServerProcess:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise self._timeout("its end", timeout) from None
-        self._reader.join(1.0)  # longer only if one of its workers lives on
+        self._read_the_rest()
         return status
+
+    def _read_the_rest(self) -> None:
+        """Wait for what it has written; no longer if one of its workers lives on."""
+        read = -1
+        while self._reader.is_alive() and read < len(self._chunks):
+            read = len(self._chunks)
+            self._reader.join(1.0)
 
     def kill(self) -> None:
         """Send SIGKILL to the whole process group, and wait until it is gone."""

@@ -119,8 +119,9 @@ class Crowd:
         assert all(each.result()[:2] == (503, True) for each in self.late)
         codes = [socket.result() for socket in self.sockets]
         assert 1012 in codes
-        # granian loses the code of one or another now and then, when it is busy.
-        assert set(codes) <= ({1012, None} if may_lose_codes else {1012})
+        # granian loses the code of one or another now and then, when it is busy: there
+        # is no close frame then, or one without a code.
+        assert set(codes) <= ({1012, 1005, None} if may_lose_codes else {1012})
         assert {answer.result() for answer in self.slow} == {
             Download(200, complete=True, body=b"x" * 100_000)
         }
