@@ -28,7 +28,7 @@ from tests.chaos.witness import CHECKS
 from tests.chaos.world import World, play
 
 
-REAL_SECONDS = 5
+REAL_SECONDS = 60
 """Real seconds after which a run does not end any more."""
 SHRINKING = 20
 """Real seconds in which a scenario is made smaller."""
