@@ -25,6 +25,7 @@ from tests.integration.visitors import (
     Download,
     Visitors,
     in_time,
+    wait_answered,
     wait_begun,
     wait_end,
     wait_mark,
@@ -450,7 +451,7 @@ async def test_a_signal_comes_at_a_bad_time(
     server = planned(kind, app="in_trouble", TROUBLE=trouble, GO=str(go))
     with server, open_pipe(go) as pipe:
         if trouble != "blocks":
-            await asyncio.to_thread(server.wait_bound)
+            await wait_answered(server)  # granian hangs if told while it begins.
         if trouble == "closes":
             await asyncio.to_thread(server.wait_output, "MARK open troubled")
             server.terminate()

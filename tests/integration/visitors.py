@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
@@ -121,6 +121,17 @@ async def wait_begun(server: ServerProcess, count: int) -> None:
         return server.output.count("MARK begin") >= count
 
     assert await asyncio.to_thread(wait_until, begun, PATIENCE), server.output
+
+
+async def wait_answered(server: ServerProcess) -> None:
+    """Wait until a probe has had its answer: the server listens before it serves."""
+
+    def answered() -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(server.url("/livez"), trust_env=False).is_success
+        return False
+
+    assert await asyncio.to_thread(wait_until, answered, PATIENCE), server.output
 
 
 async def wait_mark(server: ServerProcess, text: str) -> None:
