@@ -7,17 +7,18 @@ one start/stop cycle is a `Run`, and what is special about a request is in `Requ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import WeakSet
 
 import anyio
 
 from ._asgi.in_flight import InFlight
 from ._asgi.loading import LoadedApp
+from ._asgi.paths import below, root_path_of
 from ._asgi.probes import ProbeResponder
 from ._asgi.state import PublishedState, Version
-from ._asgi.types import ASGIApp, Receive, Scope, Send
+from ._asgi.types import ASGIApp, Receive, Scope, Send, scope_type
 from ._errors import ConfigurationError, GuardNotFoundError, NotReadyError
 from ._lazy import LazyStart
 from ._phases import TRANSITIONS, Lifecycle, Phase, ResourcePhase, Trigger
@@ -168,19 +169,24 @@ class LifespanGuard:
         self._tracked = None if untracked else self._in_flight.live
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expected: Version | None = _NOTHING
+        self._root_path = ""
+        self._own_paths: Set[str] = self._probe_paths
         self._any_state = _NO_STATE if self._plan.transparent else None
         self._shared: Any = None
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         """Serve one scope; pass on what is none of our business with the least work.
 
         A request may pass when its state carries the version that we expect, which no
         state does while a resource that somebody may need is away.
+
+        Returns:
+            What the app returns, for servers that look at it.
         """
         try:
             fast = (
-                scope["path"] not in self._probe_paths
-                and not scope["root_path"]
+                scope["path"] not in self._own_paths
+                and scope["root_path"] == self._root_path
                 and (state := self._any_state or scope["state"])[KEY] is self._expected
                 and state is not self._shared
                 and scope["type"] == "http"
@@ -197,16 +203,16 @@ class LifespanGuard:
             return await self._in_flight.run(self._app, scope, receive, send)
         live[task] = scope, send
         try:
-            await self._app(scope, receive, send)
+            returned = await self._app(scope, receive, send)
         except BaseException as error:
             if not await self._in_flight.conclude(task, error):
                 raise
-        else:
-            try:
-                del live[task]
-            except KeyError:  # a drain has taken it over
-                await self._in_flight.settle(task)
-        return None
+            return None
+        try:
+            del live[task]
+        except KeyError:  # a drain has taken it over
+            await self._in_flight.settle(task)
+        return returned
 
     # What users may ask of it
 
@@ -329,20 +335,28 @@ class LifespanGuard:
 
     # One scope
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._is_plain_probe(scope["path"]):
-            await self._probes.answer(scope["path"], scope, send)
-        elif scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        elif scope["type"] in ("http", "websocket"):
-            await self._requests.serve(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        kind = scope_type(scope)
+        if kind == "http" and self._is_plain_probe(path := scope.get("path")):
+            return await self._probes.answer(path, scope, send)
+        if kind == "lifespan":
+            return await self._live(scope, receive, send)
+        if kind not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        self._have_seen(root_path_of(scope))
+        return await self._requests.serve(scope, receive, send)
 
-    def _is_plain_probe(self, path: str) -> bool:
+    def _have_seen(self, root_path: str) -> None:
+        """Let the next request with the same root path be a fast one."""
+        if self._root_path != root_path:
+            self._root_path = root_path
+            self._own_paths = below(root_path, self._probe_paths)
+
+    def _is_plain_probe(self, path: Any) -> TypeGuard[str]:
         """Whether *path* is a probe's, without a root path, and nothing is special."""
-        special = self._plan.lazy_start or self.phase is Phase.DRAINING
-        return path in self._probe_paths and not special
+        if not isinstance(path, str) or path not in self._probe_paths:
+            return False
+        return not (self._plan.lazy_start or self.phase is Phase.DRAINING)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold one lifespan; a second one while the first is on is refused."""

@@ -49,7 +49,7 @@ class InFlight:
 
     async def run(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    ) -> Any:
         """Call *app* as an exchange that a drain can end; for what is not simple.
 
         WebSockets, trio, and requests in a task that has one in flight already (an app
@@ -60,7 +60,7 @@ class InFlight:
             socket = Socket(scope, receive, send)
             receive, send = socket.receive, socket.send
         run = self._run_on_trio if on_trio() else self._run_on_asyncio
-        await run(app, receive, Exchange(scope, send, _nothing, socket))
+        return await run(app, receive, Exchange(scope, send, _nothing, socket))
 
     async def settle(self, key: Any) -> None:
         """Take out an exchange whose app has returned.
@@ -114,36 +114,39 @@ class InFlight:
 
     async def _run_on_asyncio(
         self, app: ASGIApp, receive: Receive, exchange: Exchange
-    ) -> None:
+    ) -> Any:
         """Do what the pass-through path does inline."""
         task = asyncio.current_task()
         exchange.task = task
         exchange.cancel = task.cancel if task else _nothing
         self._watched[exchange] = exchange
         try:
-            await app(exchange.scope, receive, exchange.send)
+            returned = await app(exchange.scope, receive, exchange.send)
         except BaseException as error:
             if not await self.conclude(exchange, error):
                 raise
-        else:
-            await self.settle(exchange)
+            return None
+        await self.settle(exchange)
+        return returned
 
     async def _run_on_trio(
         self, app: ASGIApp, receive: Receive, exchange: Exchange
-    ) -> None:
+    ) -> Any:
         """Do the same where only cancel scopes can do what ``task.cancel()`` does."""
         self._watched[exchange] = exchange
+        returned: Any = None
         try:
             async with interruptible(math.inf, shield=False) as work:
                 exchange.cancel = partial(_interrupt, work)
                 try:  # noqa: SIM105 - suppress() raises a copy of an exception group
-                    await app(exchange.scope, receive, exchange.send)
+                    returned = await app(exchange.scope, receive, exchange.send)
                 except SocketEndedError:
                     pass
             if exchange.told is not None:
                 await exchange.finish()
         finally:
             self._forget(exchange)
+        return returned
 
     def _forget(self, key: Any) -> Exchange | None:
         self._waiters.wake()

@@ -19,12 +19,18 @@ from .types import Scope
 
 
 class Version:
-    """Marks a state as made by *guard*, at one moment."""
+    """Marks a state as made by *guard*, at one moment; a copy of a state keeps it."""
 
     __slots__ = ("guard",)
 
     def __init__(self, guard: object) -> None:
         self.guard = guard
+
+    def __copy__(self) -> Version:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Version:
+        return self
 
 
 class PublishedState:

@@ -1,0 +1,191 @@
+"""What an app may do, and what a scope may lack, without the guard being in the way."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from asgi_lifespan_guard import LifespanGuard, resource
+from asgi_lifespan_guard._requests import Requests
+from tests.recorder import PATIENCE
+from tests.support.memory_server import MemoryServer
+from tests.support.resources import Watcher, hello
+
+
+pytestmark = pytest.mark.anyio
+
+
+@resource
+async def db() -> Any:
+    """Be up at once."""
+    yield "pool"
+
+
+HTTP = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
+
+
+class Echo:
+    """An app that returns something, which no app should."""
+
+    def __init__(self) -> None:
+        self.scopes: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        self.scopes.append(scope)
+        if isinstance(scope, dict) and scope.get("type") == "lifespan":
+            raise NotImplementedError
+        return "an odd answer"
+
+
+async def nothing(*_: Any) -> Any:
+    """Be a receive or a send that nobody calls."""
+    pytest.fail("nobody should call it")
+
+
+# What the app returns.
+
+
+@pytest.mark.parametrize("drain", [False, True])
+@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"type": "websocket"}, {"type": "mqtt"}])
+async def test_what_the_app_returns_is_returned(
+    drain: bool, registered: bool, changes: dict[str, Any]
+) -> None:
+    """A server may look at it: uvicorn closes the connection, and says so."""
+    options: Any = {} if drain else {"drain": None}
+    guard = LifespanGuard(Echo(), [db] if registered else [], **options)
+    async with MemoryServer(guard) as server:
+        await guard.wait_ready(PATIENCE)
+        state = dict(server.lifespan.scope["state"])
+        for extra in ({}, {"state": state}, {"root_path": "/api"}):
+            scope = {**HTTP, **changes, **extra}
+            assert await guard(scope, nothing, nothing) == "an odd answer"
+
+
+async def test_a_request_in_a_request_returns_too() -> None:
+    """An app that calls itself in its own task gets what it returns."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> Any:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        inner = {**scope, "path": "/inner"}
+        return "inner" if scope["path"] != "/" else await guard(inner, receive, send)
+
+    guard = LifespanGuard(app)
+    async with MemoryServer(guard):
+        assert await guard(dict(HTTP), nothing, nothing) == "inner"
+
+
+# Scopes that lack what they should have.
+
+
+ODD = [
+    pytest.param({}, id="empty"),
+    pytest.param(None, id="none"),
+    pytest.param([], id="list"),
+    pytest.param({"path": "/"}, id="no-type"),
+    pytest.param({"type": None, "path": "/livez"}, id="type-none"),
+    pytest.param({"type": []}, id="type-list"),
+    pytest.param({"type": "http"}, id="http-no-path"),
+    pytest.param({"type": "http", "path": None}, id="path-none"),
+    pytest.param({"type": "http", "path": b"/livez"}, id="path-bytes"),
+    pytest.param({"type": "http", "path": []}, id="path-list"),
+    pytest.param({"type": "http", "path": "/a"}, id="no-root-path"),
+    pytest.param({**HTTP, "root_path": b"/api"}, id="root-path-bytes"),
+    pytest.param({**HTTP, "root_path": None}, id="root-path-none"),
+    pytest.param({**HTTP, "headers": None}, id="headers-none"),
+    pytest.param({"type": "websocket"}, id="websocket-no-path"),
+    pytest.param({"type": "websocket", "root_path": b"/"}, id="websocket-bytes"),
+]
+
+
+@pytest.mark.parametrize("drain", [False, True])
+@pytest.mark.parametrize("scope", ODD)
+async def test_an_odd_scope_is_the_apps_business(scope: Any, drain: bool) -> None:
+    """What a scope lacks is no error of the guard's, started or not."""
+    app, options = Echo(), {} if drain else {"drain": None}
+    guard = LifespanGuard(app, **options)  # type: ignore[arg-type]
+    assert await guard(scope, nothing, nothing) == "an odd answer"
+    async with MemoryServer(guard):
+        assert await guard(scope, nothing, nothing) == "an odd answer"
+    assert await guard(scope, nothing, nothing) == "an odd answer"
+    assert all(given is scope for given in (app.scopes[0], *app.scopes[2:]))
+
+
+@pytest.mark.parametrize("state", [None, {}, {"own": 1}])
+@pytest.mark.parametrize("scope", ODD)
+async def test_an_odd_scope_with_resources(scope: Any, state: Any) -> None:
+    """With resources registered it is judged as any path that is not listed."""
+    app = Echo()
+    guard = LifespanGuard(app, [db])
+    given = {**scope, "state": state} if isinstance(scope, dict) and state else scope
+    async with MemoryServer(guard):
+        await guard.wait_ready(PATIENCE)
+        assert await guard(given, nothing, nothing) == "an odd answer"
+    known = isinstance(scope, dict) and scope.get("type") in ("http", "websocket")
+    assert (isinstance(app.scopes[-1], dict) and "state" in app.scopes[-1]) is (
+        known or given is not scope
+    )
+
+
+# Behind a root path.
+
+
+@pytest.mark.parametrize("in_path", [False, True])
+async def test_a_root_path_is_as_fast_as_none(
+    monkeypatch: pytest.MonkeyPatch, in_path: bool
+) -> None:
+    """From the second request with one root path on, nothing is looked at twice."""
+    slow: list[str] = []
+    serve = Requests.serve
+
+    async def watched(self: Any, scope: Any, *args: Any) -> Any:
+        slow.append(scope["path"])
+        return await serve(self, scope, *args)
+
+    monkeypatch.setattr(Requests, "serve", watched)
+    guard = LifespanGuard(hello, [db], drain=None)
+    server = MemoryServer(guard, root_path="/api")
+    prefix = "/api" if in_path else ""
+    async with server:
+        await guard.wait_ready(PATIENCE)
+        slow.clear()
+        paths = ["/first", "/second", "/livez", "/third"]
+        answers = [await server.get(prefix + path) for path in paths]
+    assert [answer.status for answer in answers] == [200] * 4
+    assert [answer.body == b"hello" for answer in answers] == [True, True, False, True]
+    # Without the prefix the probe's path is known for what it is at first sight.
+    assert slow == [f"{prefix}/first", *(["/api/livez"] if in_path else [])]
+
+
+async def test_root_paths_may_change() -> None:
+    """A probe is found below whichever root path a request has."""
+    guard = LifespanGuard(Watcher(), [db])
+    for root_path in ("/a", "/b", "", "/b/", "/a"):
+        server = MemoryServer(guard, root_path=root_path)
+        probe = root_path.rstrip("/") + "/readyz"
+        async with server:
+            await guard.wait_ready(PATIENCE)
+            for path in ("/", "/x", probe, "/x", probe):
+                answer = await server.get(path)
+                assert (answer.body == b"hello") is (path != probe)
+
+
+# The state.
+
+
+@pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy])
+async def test_a_state_can_be_copied(make_copy: Any) -> None:
+    """A copy of a request's state is up to date, as the state itself."""
+    app = Watcher()
+    guard = LifespanGuard(app, [db])
+    async with MemoryServer(guard) as server:
+        await guard.wait_ready(PATIENCE)
+        await server.get("/")
+        copied = make_copy(app.scopes[-1]["state"])
+        assert copied == app.scopes[-1]["state"]
+        scope = {**app.scopes[-1], "state": copied}
+        assert LifespanGuard.of(scope) is guard
+        await server.get("/")
