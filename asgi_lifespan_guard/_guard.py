@@ -7,7 +7,8 @@ one start/stop cycle is a `Run`, and what is special about a request is in `Requ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import WeakSet
 
@@ -29,7 +30,7 @@ from ._requests import Requests
 from ._run import Run, Surroundings
 from ._settings import Drain, Gate, Probes
 from ._state import KEY, HasScope, Source, scope_of, state_of
-from ._tasks.backend import current_task, on_trio
+from ._tasks.backend import HomeThread, current_task, on_trio
 from ._tasks.waiting import StateEvent, Waiters
 from .events import Event, Observer, Paused, PhaseChanged, Resumed
 from .observers.logging import log, log_critical, log_failure
@@ -122,6 +123,7 @@ class LifespanGuard:
         self._phase = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._moved)
         self._run: Run | None = None
         self._paused: str | None = None
+        self._home: HomeThread | None = None
         self._news = Waiters()
         self._watchers = Waiters()
         self.draining = StateEvent(lambda: self.phase in _DRAINED, self._watchers)
@@ -284,22 +286,23 @@ class LifespanGuard:
             raise NotReadyError(waited, phase, missing)
 
     def pause(self, reason: str) -> None:
-        """Withhold readiness (and nothing else) until `resume`, because of *reason*."""
+        """Withhold readiness (and nothing else) until `resume`, because of *reason*.
+
+        From any thread, as `resume` and `retry_now`.
+        """
         self._paused = redact(reason)
-        self._changed()
-        self._observe(Paused(self._paused))
+        self._on_the_loop(partial(self._tell, Paused(self._paused)))
 
     def resume(self) -> None:
         """Take `pause` back."""
         if self._paused is not None:
             self._paused = None
-            self._changed()
-            self._observe(Resumed())
+            self._on_the_loop(partial(self._tell, Resumed()))
 
     def retry_now(self) -> None:
         """Cut short every resource's wait for its next attempt."""
         if self._run is not None:
-            self._run.supervisor.retry_now()
+            self._on_the_loop(self._run.supervisor.retry_now)
 
     def begin_drain(self, reason: str = "begin_drain()") -> None:
         """Begin the drain, as a signal would; on the event loop's own thread.
@@ -371,6 +374,17 @@ class LifespanGuard:
 
     # What changes
 
+    def _on_the_loop(self, call: Callable[[], object]) -> None:
+        """Make *call* on the event loop's own thread: here, or handed over to it."""
+        if self._home is None or self._home.is_here:
+            call()
+        else:
+            self._home.call_soon(call)
+
+    def _tell(self, event: Event) -> None:
+        self._changed()
+        self._observe(event)
+
     def _observe(self, event: Event, /) -> None:
         """Tell every observer; one that raises is logged, and does not stop others."""
         for observer in self._observers:
@@ -382,6 +396,9 @@ class LifespanGuard:
     def _moved(self, old: Phase, new: Phase) -> None:
         if new is Phase.STARTING:
             self._loop = None if on_trio() else asyncio.get_running_loop()
+            self._home = HomeThread()
+        elif new in _OVER:
+            self._home = None
         if new is Phase.SERVING:
             _serving.add(self)
         elif new is not Phase.DRAINING:
