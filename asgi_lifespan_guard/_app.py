@@ -18,7 +18,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import replace
 from typing import Any
 
-from ._asgi.app_lifespan import SILENT, hosted_lifespan, restart_obstacle
+from ._asgi.app_lifespan import (
+    SILENT,
+    hosted_lifespan,
+    is_refusal,
+    restart_obstacle,
+)
 from ._asgi.loading import LoadedApp, as_asgi3
 from ._asgi.types import ASGIApp, Scope
 from ._errors import AppCannotRestartError, ConfigurationError, StateKeyClashError
@@ -224,7 +229,8 @@ class Hosting:
         }
 
     def _tell_unsupported(self, error: BaseException | None) -> None:
-        self._observe(LifespanUnsupported(self._recipe.name, error))
+        odd = error is not None and not is_refusal(error)
+        self._observe(LifespanUnsupported(self._recipe.name, error, odd))
 
     def _check_restartable(self, error: Exception) -> None:
         first = self._first_failure

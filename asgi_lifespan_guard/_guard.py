@@ -33,7 +33,7 @@ from ._state import KEY, HasScope, Source, scope_of, state_of
 from ._tasks.backend import HomeThread, current_task, on_trio
 from ._tasks.waiting import StateEvent, Waiters
 from .events import Event, Observer, Paused, PhaseChanged, Resumed
-from .observers.logging import log, log_critical, log_failure
+from .observers.logging import log, log_critical, log_failure, log_quietly
 
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ class LifespanGuard:
         except ConfigurationError as error:
             log_critical(str(error))
             raise
-        self._observers: tuple[Observer, ...] = (log, *observers)
+        own: Observer = log_quietly if self._plan.forwards_app else log
+        self._observers: tuple[Observer, ...] = (own, *observers)
         self._phase = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._moved)
         self._run: Run | None = None
         self._paused: str | None = None

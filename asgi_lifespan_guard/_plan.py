@@ -40,6 +40,7 @@ class Plan:
         recipes: The same, and the app's own lifespan where it is run.
         names: Their names.
         needed_anywhere: Every name that some path may need.
+        forwards_app: Whether the app's own lifespan is forwarded as messages come.
         takes_paths: Whether the probes' paths are answered by the guard itself.
         transparent: Whether requests and their state are as they were without us.
 
@@ -81,6 +82,7 @@ class Plan:
         }
         self._check_needed()
         self.needed_anywhere = self._by_default.union(*self._by_prefix.values())
+        self.forwards_app = any(starts_as_without_us(r) for r in self.recipes)
         as_without_us = all(starts_as_without_us(r) for r in self.recipes)
         self.transparent = as_without_us and not lazy_start
 

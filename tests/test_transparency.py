@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
 
 from asgi_lifespan_guard import LifespanGuard, resource
 from asgi_lifespan_guard._requests import Requests
-from tests.recorder import PATIENCE
+from asgi_lifespan_guard.events import LifespanUnsupported
+from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import MemoryServer
-from tests.support.resources import Watcher, hello
+from tests.support.resources import LivedIn, Watcher, hello
 
 
 pytestmark = pytest.mark.anyio
@@ -189,3 +196,87 @@ async def test_a_state_can_be_copied(make_copy: Any) -> None:
         scope = {**app.scopes[-1], "state": copied}
         assert LifespanGuard.of(scope) is guard
         await server.get("/")
+
+
+# Log lines.
+
+
+async def test_an_app_with_a_lifespan_adds_no_line_to_the_log(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the server says of an app's life is not said again, but for who debugs."""
+    caplog.set_level(logging.INFO)
+    async with MemoryServer(LifespanGuard(LivedIn(recorder))) as server:
+        await server.get("/")
+    assert caplog.records == []
+    caplog.set_level(logging.DEBUG)
+    async with MemoryServer(LifespanGuard(LivedIn(recorder))):
+        pass
+    lines = " ".join(caplog.messages)
+    assert "app: up after" in lines
+    assert "app: closed after" in lines
+
+
+async def test_an_app_in_the_background_says_that_it_is_up(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of what happens behind the open port no server says a word."""
+    caplog.set_level(logging.INFO)
+    guard = LifespanGuard(LivedIn(recorder), app_lifespan="background")
+    async with MemoryServer(guard):
+        await guard.wait_ready(PATIENCE)
+    assert [line.partition(" after")[0] for line in caplog.messages] == [
+        "app: up",
+        "app: closed",
+    ]
+
+
+class Middleware:
+    """A middleware that somebody forgot to give its secret."""
+
+    def __init__(self, app: Any, secret: str) -> None:
+        pytest.fail("it was given one")
+
+
+async def test_a_mistake_at_once_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Starlette builds its middleware when it is first called: with its lifespan."""
+    app = Starlette()
+    app.add_middleware(Middleware)  # type: ignore[arg-type]
+    async with MemoryServer(LifespanGuard(app)):
+        pass
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "missing 1 required positional argument: 'secret'" in record.getMessage()
+    assert "build_middleware_stack" in (record.exc_text or "")
+
+
+# Apps that know requests only.
+
+
+async def test_a_stream_for_every_scope(recorder: Recorder) -> None:
+    """An app that answers its lifespan with a stream, too, is served all the same."""
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"chunk"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await StreamingResponse(chunks())(scope, receive, send)
+
+    async with MemoryServer(LifespanGuard(app, observers=[recorder])) as server:
+        assert (await server.get("/")).body == b"chunk"
+    assert server.said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    (event,) = recorder.of(LifespanUnsupported)
+    assert not event.unexpected
+
+
+async def test_an_endpoint_as_the_whole_app() -> None:
+    """Starlette's `HTTPEndpoint` is a class, and an app."""
+
+    class Home(HTTPEndpoint):
+        async def get(self, request: Request) -> PlainTextResponse:
+            return PlainTextResponse("home")
+
+    async with MemoryServer(LifespanGuard(Home)) as server:
+        assert (await server.get("/")).body == b"home"
