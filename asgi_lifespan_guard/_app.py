@@ -206,7 +206,11 @@ class Hosting:
 
     def _state_for(self, needed: Mapping[str, Any]) -> MutableMapping[str, Any] | None:
         own: MutableMapping[str, Any] | None = self._scope.get("state")
-        return own if self._keeps_state else dict(needed)
+        if self._keeps_state:
+            return own
+        # With the guard's own entry, by which it is found, and another one around it.
+        known = {} if own is None or KEY not in own else {KEY: own[KEY]}
+        return {**known, **needed}
 
     def _scope_with(self, state: MutableMapping[str, Any] | None) -> Scope:
         scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope}

@@ -116,6 +116,8 @@ class LifespanGuard:
                 loaded,
                 lazy_start=lazy_start,
             )
+            if isinstance(app, LifespanGuard):
+                self._plan.check_beside(app._plan)
         except ConfigurationError as error:
             log_critical(str(error))
             raise
@@ -163,6 +165,7 @@ class LifespanGuard:
             watchers=self._watchers,
             observe=self._observe,
             begun=self._begun,
+            check_state=self._check_state,
             changed=self._changed,
         )
 
@@ -365,6 +368,18 @@ class LifespanGuard:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold one lifespan; a second one while the first is on is refused."""
         await Run(self._surroundings, scope).converse(receive, send)
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        """Judge the state that the lifespan has been given by who is around us.
+
+        Raises:
+            OpenedTwiceError: When a guard around this one opens the same resources.
+        """
+        version = state.get(KEY)
+        outer = version.guard if isinstance(version, Version) else self
+        assert isinstance(outer, LifespanGuard)
+        if outer is not self and outer.phase not in _OVER:
+            self._plan.check_beside(outer._plan)
 
     def _begun(self, run: Run) -> None:
         self._run = run

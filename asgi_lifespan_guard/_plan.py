@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from ._app import lifespan_of
 from ._asgi.loading import LoadedApp
 from ._asgi.paths import longest_prefix
-from ._errors import ConfigurationError
+from ._errors import ConfigurationError, OpenedTwiceError
 from ._phases import ResourcePhase
 from ._report import ResourceReport
 from ._resources.graph import check_resources
@@ -90,6 +90,16 @@ class Plan:
         """Return the listed prefix that *path* lies under, and what it needs."""
         prefix = longest_prefix(self._by_prefix, path) if self._by_prefix else None
         return prefix, self._by_default if prefix is None else self._by_prefix[prefix]
+
+    def check_beside(self, other: Plan) -> None:
+        """Judge it beside the plan of a guard around the same app.
+
+        Raises:
+            OpenedTwiceError: When both have the same resources.
+        """
+        twice = [recipe.name for recipe in self.resources if recipe in other.resources]
+        if twice:
+            raise OpenedTwiceError(twice)
 
     def unopened(self) -> tuple[ResourceReport, ...]:
         """Return the reports of resources of which none was ever asked for."""
