@@ -18,8 +18,9 @@ from ._asgi.in_flight import InFlight
 from ._asgi.loading import LoadedApp
 from ._asgi.paths import below, root_path_of
 from ._asgi.probes import ProbeResponder
+from ._asgi.reading import type_of
 from ._asgi.state import PublishedState, Version
-from ._asgi.types import ASGIApp, Receive, Scope, Send, scope_type
+from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._errors import ConfigurationError, GuardNotFoundError, NotReadyError
 from ._lazy import LazyStart
 from ._phases import TRANSITIONS, Lifecycle, Phase, ResourcePhase, Trigger
@@ -343,7 +344,7 @@ class LifespanGuard:
     # One scope
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        kind = scope_type(scope)
+        kind = type_of(scope)
         if kind == "http" and self._is_plain_probe(path := scope.get("path")):
             return await self._probes.answer(path, scope, send)
         if kind == "lifespan":

@@ -10,6 +10,7 @@ from ._asgi.gate import GateKeeper, Verdict
 from ._asgi.in_flight import InFlight
 from ._asgi.paths import app_path
 from ._asgi.probes import ProbeResponder
+from ._asgi.reading import state_in
 from ._asgi.responses import closing
 from ._asgi.state import PublishedState
 from ._asgi.types import ASGIApp, Receive, Scope, Send
@@ -137,7 +138,7 @@ class Requests:
             return scope
         if self._current_run() is None:
             return self._with_overrides(scope)
-        state = scope.get("state")
+        state = state_in(scope)
         if state is None or state is self._state.shared or not self._is_current(state):
             return self._state.refreshed(scope)
         return scope

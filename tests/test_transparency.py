@@ -8,17 +8,19 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from anyio import create_task_group
+from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 
-from asgi_lifespan_guard import LifespanGuard, resource
+from asgi_lifespan_guard import Gate, LifespanGuard, resource
 from asgi_lifespan_guard._requests import Requests
-from asgi_lifespan_guard.events import LifespanUnsupported
+from asgi_lifespan_guard.events import LifespanUnsupported, RequestHeld
 from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import MemoryServer
-from tests.support.resources import LivedIn, Watcher, hello
+from tests.support.resources import LATER, LivedIn, Tap, Watcher, hello
 
 
 pytestmark = pytest.mark.anyio
@@ -135,6 +137,105 @@ async def test_an_odd_scope_with_resources(scope: Any, state: Any) -> None:
     assert (isinstance(app.scopes[-1], dict) and "state" in app.scopes[-1]) is (
         known or given is not scope
     )
+
+
+ODD_PARTS: list[dict[str, Any]] = [
+    {"method": None, "headers": None, "extensions": None, "query_string": None},
+    {"method": 5, "headers": [5], "extensions": 5, "query_string": 5, "state": 5},
+    {"headers": [(b"accept", "text/html")], "extensions": object(), "state": []},
+    {"http_version": None, "headers": 5, "query_string": b"\xff", "state": object()},
+]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("parts", ODD_PARTS)
+@pytest.mark.parametrize("draining", [False, True])
+async def test_an_odd_scope_is_refused_like_any(
+    recorder: Recorder, kind: str, parts: dict[str, Any], draining: bool
+) -> None:
+    """The guard's own answer needs nothing of a scope but its type."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    away = Tap(recorder, errors=[OSError("refused")], retry=LATER)
+    guard = LifespanGuard(Echo(), [away.recipe], gate=Gate(wait=0))
+    async with MemoryServer(guard):
+        if draining:
+            guard.begin_drain()
+        await guard({"type": kind, "path": "/x", **parts}, receive, send)
+    answer = ["http.response.start", "http.response.body"]
+    assert sent == (answer if kind == "http" else ["websocket.close"])
+
+
+@pytest.mark.parametrize("parts", ODD_PARTS)
+async def test_an_odd_probe(parts: dict[str, Any]) -> None:
+    """What is no GET is not allowed, whatever it is; the rest is not looked at."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("status"))
+
+    guard = LifespanGuard(Echo())
+    scope = {"type": "http", "path": "/livez", **parts}
+    await guard(scope, nothing, send)
+    await guard({**scope, "method": "GET"}, nothing, send)
+    assert sent == [405, None, 200, None]
+
+
+@pytest.mark.parametrize("message", [None, 5, {}, {"type": None}, {"body": None}])
+async def test_odd_messages_are_handed_on(recorder: Recorder, message: Any) -> None:
+    """What a server gives is what the app gets, held or not, and the other way."""
+    got: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        got.append(await receive())
+        await send(message)
+
+    async def receive() -> Any:
+        await checkpoint()
+        return message
+
+    async def send(message: Any) -> None:
+        got.append(message)
+
+    tap = Tap(recorder, shut=True)
+    gate = Gate(wait=PATIENCE)
+    guard = LifespanGuard(
+        app, [tap.recipe], app_lifespan="off", gate=gate, observers=[recorder]
+    )
+    async with MemoryServer(guard), create_task_group() as group:
+        group.start_soon(guard, dict(HTTP), receive, send)
+        await recorder.wait_for(RequestHeld)
+        tap.let()
+        await guard.wait_ready(PATIENCE)
+        await guard({**HTTP, "type": "websocket"}, receive, send)
+    assert got == [message] * 4
+
+
+async def test_odd_messages_about_a_lifespan() -> None:
+    """They are passed over, and told once each."""
+    said: list[str] = []
+    messages = [
+        None,
+        {},
+        {"type": "lifespan.startup"},
+        5,
+        {"type": "lifespan.shutdown"},
+    ]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        said.append(message["type"])
+
+    await LifespanGuard(Echo())({"type": "lifespan"}, receive, send)
+    assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 # Behind a root path.

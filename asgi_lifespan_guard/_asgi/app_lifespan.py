@@ -20,6 +20,7 @@ from .._tasks.backend import must_pass
 from .._tasks.groups import transparent_task_group
 from .._tasks.interruption import Interruption, interruptible
 from .._tasks.waiting import Waiters
+from .reading import type_of
 from .types import ASGIApp, Message, Scope
 
 
@@ -249,7 +250,7 @@ class _Call:
         elif _is(message, "shutdown.complete") or _is(message, "shutdown.failed"):
             self._shutdown = message
         else:
-            error = _ForeignMessageError(message.get("type"))
+            error = _ForeignMessageError(type_of(message))
             if self._startup is None:
                 self._foreign = error
                 self._waiters.wake()
@@ -281,4 +282,4 @@ class _Call:
 
 
 def _is(message: Message, kind: str) -> bool:
-    return bool(message.get("type") == f"lifespan.{kind}")
+    return type_of(message) == f"lifespan.{kind}"

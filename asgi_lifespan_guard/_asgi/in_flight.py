@@ -23,6 +23,7 @@ from .._tasks.waiting import Waiters
 from ..events import Event, RequestCut, StreamEnded
 from .exchange import Exchange, How
 from .paths import app_path, lies_under
+from .reading import accepts
 from .types import ASGIApp, Receive, Scope, Send
 from .websocket import Socket, SocketEndedError
 
@@ -170,7 +171,7 @@ class InFlight:
         path = app_path(scope)
         if any(lies_under(path, prefix) for prefix in self._endless):
             return True
-        return bool(scope["method"] == "GET" and _accepts_event_stream(scope))
+        return scope.get("method") == "GET" and accepts(scope, b"text/event-stream")
 
     async def end_endless(self, *, sockets_only: bool = False) -> None:
         """End everything that has no end of its own, or only the WebSockets of it."""
@@ -257,10 +258,3 @@ def _is_still_cancelled() -> bool:
 
 def _nothing() -> None:
     """Do nothing: what cannot be cancelled is waited for."""
-
-
-def _accepts_event_stream(scope: Scope) -> bool:
-    return any(
-        name == b"accept" and b"text/event-stream" in value.lower()
-        for name, value in scope.get("headers", ())
-    )

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .._state import KEY
+from .reading import state_in
 from .types import Scope
 
 
@@ -84,7 +85,7 @@ class PublishedState:
 
     def refreshed(self, scope: Scope) -> Scope:
         """Return a copy of *scope* with a state of its own that is up to date."""
-        old = scope.get("state") or {}
+        old = state_in(scope) or {}
         kept = {key: old[key] for key in old if key not in self._names}
         return {**scope, "state": {**kept, **self._values, KEY: self.version}}
 

@@ -15,11 +15,3 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[Any]]
-
-
-def scope_type(scope: Scope) -> object:
-    """Return the type of *scope*; ``None`` where it is no scope, or says none."""
-    try:
-        return scope["type"]
-    except (KeyError, TypeError):
-        return None
