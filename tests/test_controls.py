@@ -53,6 +53,7 @@ async def test_a_sync_resource_may_pause(recorder: Recorder) -> None:
 
     guard = LifespanGuard(hello, [model], observers=[recorder])
     async with MemoryServer(guard) as server:
+        await recorder.wait_until(lambda: "model" in guard.state)
         await recorder.wait_for(Paused)
         assert (await server.get("/readyz")).status == 503
     assert guard.report().paused is None
