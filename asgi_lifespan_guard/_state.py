@@ -26,7 +26,9 @@ class HasScope(Protocol):
     @property
     def scope(self) -> Any: ...
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+        pass  # No type checker is to take it for one of its methods.
+    else:
 
         @classmethod
         def __get_pydantic_core_schema__(cls, *_):

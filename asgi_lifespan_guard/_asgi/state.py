@@ -27,9 +27,6 @@ class Version:
     def __init__(self, guard: object) -> None:
         self.guard = guard
 
-    def __copy__(self) -> Version:
-        return self
-
     def __deepcopy__(self, _memo: object) -> Version:
         return self
 

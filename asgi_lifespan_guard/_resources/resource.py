@@ -92,7 +92,9 @@ class Resource(Frozen, Generic[T_co], kw_only=True):
     def __hash__(self) -> int:
         return id(self)
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+        pass  # No type checker is to take it for one of its methods.
+    else:
 
         def __call__(self, request: HasScope, /):  # noqa: ARG002 - to be read
             """Name the remedy, to people and (by *request*) to FastAPI's Depends."""

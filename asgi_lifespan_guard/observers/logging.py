@@ -214,11 +214,9 @@ def _line(event: Event) -> Line:
 
 def _is_no_news(event: DrainBegun | DrainEnded) -> bool:
     """Whether the server has said it, and there was nothing to let out."""
-    match event:
-        case DrainBegun(reason=reason, in_flight=in_flight):
-            return reason == "shutdown" and not in_flight
-        case DrainEnded(duration=duration, left=left):
-            return duration < 0.001 and not left
+    if isinstance(event, DrainBegun):
+        return event.reason == "shutdown" and not event.in_flight
+    return event.duration < 0.001 and not event.left
 
 
 def _presentable(event: Event) -> dict[str, object]:
