@@ -38,7 +38,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help test lint types unit test-pythons test-oldest test-314 chaos demo bench diagrams servers constraints format clean
+.PHONY: help test lint types unit test-pythons test-oldest test-314 foreign fuzz chaos demo bench diagrams servers constraints format clean
 
 help:
 	@echo 'make test          everything: lint, types, tests with 100 % coverage'
@@ -55,6 +55,10 @@ help:
 	@echo 'make chaos         100,000 scenarios of chaos with a new seed; again with'
 	@echo '                   CHAOS_SEED=<what it printed>, fewer with CHAOS_EXAMPLES=,'
 	@echo '                   past the first failure with CHAOS_GO_ON=1'
+	@echo 'make foreign       the tests of Starlette, uvicorn, Falcon and asgiref, bare and with'
+	@echo '                   every app in a guard (downloads their source archives)'
+	@echo 'make fuzz          a million calls with whatever a scope, an app or a server may'
+	@echo '                   come up with; fewer with FUZZ_EXAMPLES=, again with FUZZ_SEED='
 	@echo 'make bench         what the guard costs'
 	@echo 'make diagrams      draw the diagrams in docs/phases.md from the tables'
 	@echo 'make servers       measure what servers do on SIGTERM, for docs/servers.md'
@@ -125,6 +129,12 @@ test-314: $(INSTALLED)
 chaos: $(INSTALLED)
 	@$(BIN)/python -m tests.chaos
 
+fuzz: $(INSTALLED)
+	@$(BIN)/python -m tests.fuzz
+
+foreign: .venv-foreign/.installed
+	@.venv-foreign/bin/python tests/foreign
+
 demo: $(INSTALLED_DEMO)
 	@.venv-demo/bin/python -m examples.demo
 
@@ -183,6 +193,14 @@ $(INSTALLED_DEMO): $(INPUTS) | python-is-new-enough
 	@echo '== installing for Python 3.$*'
 	@$(FIND_PYTHON); "$$(find_python 3.$*)" -m venv --clear .venv-3.$*
 	@.venv-3.$*/bin/python $(PIP_INSTALL) -e '.[tests]'
+	@touch $@
+
+.venv-foreign/.installed: pyproject.toml $(wildcard tests/foreign/*.txt) \
+		| python-is-new-enough
+	@echo "== installing what other people's tests need"
+	@$(PYTHON) -m venv --clear .venv-foreign
+	@.venv-foreign/bin/python -m pip --disable-pip-version-check install -qq \
+		-c tests/foreign/constraints.txt -r tests/foreign/requirements.txt -e .
 	@touch $@
 
 # What constraints-oldest.txt names goes before what constraints.txt says of it.

@@ -18,7 +18,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import replace
 from typing import Any
 
-from ._asgi.app_lifespan import SILENT, hosted_lifespan, restart_obstacle
+from ._asgi.app_lifespan import (
+    SILENT,
+    hosted_lifespan,
+    is_refusal,
+    restart_obstacle,
+)
 from ._asgi.loading import LoadedApp, as_asgi3
 from ._asgi.types import ASGIApp, Scope
 from ._errors import AppCannotRestartError, ConfigurationError, StateKeyClashError
@@ -201,7 +206,11 @@ class Hosting:
 
     def _state_for(self, needed: Mapping[str, Any]) -> MutableMapping[str, Any] | None:
         own: MutableMapping[str, Any] | None = self._scope.get("state")
-        return own if self._keeps_state else dict(needed)
+        if self._keeps_state:
+            return own
+        # With the guard's own entry, by which it is found, and another one around it.
+        known = {} if own is None or KEY not in own else {KEY: own[KEY]}
+        return {**known, **needed}
 
     def _scope_with(self, state: MutableMapping[str, Any] | None) -> Scope:
         scope = {"asgi": {"version": "3.0", "spec_version": "2.0"}, **self._scope}
@@ -224,7 +233,8 @@ class Hosting:
         }
 
     def _tell_unsupported(self, error: BaseException | None) -> None:
-        self._observe(LifespanUnsupported(self._recipe.name, error))
+        odd = error is not None and not is_refusal(error)
+        self._observe(LifespanUnsupported(self._recipe.name, error, odd))
 
     def _check_restartable(self, error: Exception) -> None:
         first = self._first_failure

@@ -20,6 +20,19 @@ class ConfigurationError(LifespanGuardError):
     """Raised at construction when a resource or a guard is set up wrongly."""
 
 
+class OpenedTwiceError(ConfigurationError):
+    """Raised when one app is wrapped by two guards that have the same resources."""
+
+    def __init__(self, resources: Sequence[str]) -> None:
+        super().__init__(
+            f"{', '.join(map(repr, resources))} would be opened twice: by this guard,"
+            " and by another one around the same app. Wrap an app once (either"
+            " app.add_middleware(LifespanGuard, ...) or LifespanGuard(app, ...)), or"
+            " register each resource with one of the guards"
+        )
+        self.resources = tuple(resources)
+
+
 class IllegalTransitionError(LifespanGuardError):
     """Raised when a phase does not know the trigger that it was given."""
 

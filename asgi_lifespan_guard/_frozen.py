@@ -15,7 +15,13 @@ from typing import Any, ClassVar, Never, dataclass_transform
 
 class _SignatureOfFields:
     def __get__(self, thing: object, kind: type[Frozen]) -> Signature:
-        """Return the signature of *kind*, for `inspect`, `help()` and wrong calls."""
+        """Return the signature of *kind*, for `inspect`, `help()` and wrong calls.
+
+        Raises:
+            AttributeError: When a value is asked, and not its class.
+        """
+        if thing is not None:
+            raise AttributeError("__signature__")
         parameters = map(_parameter, fields(kind))  # type: ignore[arg-type]
         return Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
@@ -75,7 +81,7 @@ class Frozen:
 
     def _refuse(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         try:
-            self.__signature__.bind(*args, **kwargs)
+            type(self).__signature__.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}: {error}") from None
 

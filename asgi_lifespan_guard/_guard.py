@@ -7,15 +7,18 @@ one start/stop cycle is a `Run`, and what is special about a request is in `Requ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import WeakSet
 
 import anyio
 
 from ._asgi.in_flight import InFlight
 from ._asgi.loading import LoadedApp
+from ._asgi.paths import below, root_path_of
 from ._asgi.probes import ProbeResponder
+from ._asgi.reading import type_of
 from ._asgi.state import PublishedState, Version
 from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._errors import ConfigurationError, GuardNotFoundError, NotReadyError
@@ -28,10 +31,10 @@ from ._requests import Requests
 from ._run import Run, Surroundings
 from ._settings import Drain, Gate, Probes
 from ._state import KEY, HasScope, Source, scope_of, state_of
-from ._tasks.backend import current_task, on_trio
+from ._tasks.backend import HomeThread, current_task, on_trio
 from ._tasks.waiting import StateEvent, Waiters
 from .events import Event, Observer, Paused, PhaseChanged, Resumed
-from .observers.logging import log, log_critical, log_failure
+from .observers.logging import log, log_critical, log_failure, log_quietly
 
 
 if TYPE_CHECKING:
@@ -114,13 +117,17 @@ class LifespanGuard:
                 loaded,
                 lazy_start=lazy_start,
             )
+            if isinstance(app, LifespanGuard):
+                self._plan.check_beside(app._plan)
         except ConfigurationError as error:
             log_critical(str(error))
             raise
-        self._observers: tuple[Observer, ...] = (log, *observers)
+        own: Observer = log_quietly if self._plan.forwards_app else log
+        self._observers: tuple[Observer, ...] = (own, *observers)
         self._phase = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._moved)
         self._run: Run | None = None
         self._paused: str | None = None
+        self._home: HomeThread | None = None
         self._news = Waiters()
         self._watchers = Waiters()
         self.draining = StateEvent(lambda: self.phase in _DRAINED, self._watchers)
@@ -159,6 +166,7 @@ class LifespanGuard:
             watchers=self._watchers,
             observe=self._observe,
             begun=self._begun,
+            check_state=self._check_state,
             changed=self._changed,
         )
 
@@ -168,19 +176,24 @@ class LifespanGuard:
         self._tracked = None if untracked else self._in_flight.live
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expected: Version | None = _NOTHING
+        self._root_path = ""
+        self._own_paths: Set[str] = self._probe_paths
         self._any_state = _NO_STATE if self._plan.transparent else None
         self._shared: Any = None
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         """Serve one scope; pass on what is none of our business with the least work.
 
         A request may pass when its state carries the version that we expect, which no
         state does while a resource that somebody may need is away.
+
+        Returns:
+            What the app returns, for servers that look at it.
         """
         try:
             fast = (
-                scope["path"] not in self._probe_paths
-                and not scope["root_path"]
+                scope["path"] not in self._own_paths
+                and scope["root_path"] == self._root_path
                 and (state := self._any_state or scope["state"])[KEY] is self._expected
                 and state is not self._shared
                 and scope["type"] == "http"
@@ -197,16 +210,16 @@ class LifespanGuard:
             return await self._in_flight.run(self._app, scope, receive, send)
         live[task] = scope, send
         try:
-            await self._app(scope, receive, send)
+            returned = await self._app(scope, receive, send)
         except BaseException as error:
             if not await self._in_flight.conclude(task, error):
                 raise
-        else:
-            try:
-                del live[task]
-            except KeyError:  # a drain has taken it over
-                await self._in_flight.settle(task)
-        return None
+            return None
+        try:
+            del live[task]
+        except KeyError:  # a drain has taken it over
+            await self._in_flight.settle(task)
+        return returned
 
     # What users may ask of it
 
@@ -278,22 +291,23 @@ class LifespanGuard:
             raise NotReadyError(waited, phase, missing)
 
     def pause(self, reason: str) -> None:
-        """Withhold readiness (and nothing else) until `resume`, because of *reason*."""
+        """Withhold readiness (and nothing else) until `resume`, because of *reason*.
+
+        From any thread, as `resume` and `retry_now`.
+        """
         self._paused = redact(reason)
-        self._changed()
-        self._observe(Paused(self._paused))
+        self._on_the_loop(partial(self._tell, Paused(self._paused)))
 
     def resume(self) -> None:
         """Take `pause` back."""
         if self._paused is not None:
             self._paused = None
-            self._changed()
-            self._observe(Resumed())
+            self._on_the_loop(partial(self._tell, Resumed()))
 
     def retry_now(self) -> None:
         """Cut short every resource's wait for its next attempt."""
         if self._run is not None:
-            self._run.supervisor.retry_now()
+            self._on_the_loop(self._run.supervisor.retry_now)
 
     def begin_drain(self, reason: str = "begin_drain()") -> None:
         """Begin the drain, as a signal would; on the event loop's own thread.
@@ -329,24 +343,44 @@ class LifespanGuard:
 
     # One scope
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._is_plain_probe(scope["path"]):
-            await self._probes.answer(scope["path"], scope, send)
-        elif scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        elif scope["type"] in ("http", "websocket"):
-            await self._requests.serve(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        kind = type_of(scope)
+        if kind == "http" and self._is_plain_probe(path := scope.get("path")):
+            return await self._probes.answer(path, scope, send)
+        if kind == "lifespan":
+            return await self._live(scope, receive, send)
+        if kind not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        self._have_seen(root_path_of(scope))
+        return await self._requests.serve(scope, receive, send)
 
-    def _is_plain_probe(self, path: str) -> bool:
+    def _have_seen(self, root_path: str) -> None:
+        """Let the next request with the same root path be a fast one."""
+        if self._root_path != root_path:
+            self._root_path = root_path
+            self._own_paths = below(root_path, self._probe_paths)
+
+    def _is_plain_probe(self, path: Any) -> TypeGuard[str]:
         """Whether *path* is a probe's, without a root path, and nothing is special."""
-        special = self._plan.lazy_start or self.phase is Phase.DRAINING
-        return path in self._probe_paths and not special
+        if not isinstance(path, str) or path not in self._probe_paths:
+            return False
+        return not (self._plan.lazy_start or self.phase is Phase.DRAINING)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold one lifespan; a second one while the first is on is refused."""
         await Run(self._surroundings, scope).converse(receive, send)
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        """Judge the state that the lifespan has been given by who is around us.
+
+        Raises:
+            OpenedTwiceError: When a guard around this one opens the same resources.
+        """
+        version = state.get(KEY)
+        outer = version.guard if isinstance(version, Version) else self
+        assert isinstance(outer, LifespanGuard)
+        if outer is not self and outer.phase not in _OVER:
+            self._plan.check_beside(outer._plan)
 
     def _begun(self, run: Run) -> None:
         self._run = run
@@ -356,6 +390,17 @@ class LifespanGuard:
         self._app = app
 
     # What changes
+
+    def _on_the_loop(self, call: Callable[[], object]) -> None:
+        """Make *call* on the event loop's own thread: here, or handed over to it."""
+        if self._home is None or self._home.is_here:
+            call()
+        else:
+            self._home.call_soon(call)
+
+    def _tell(self, event: Event) -> None:
+        self._changed()
+        self._observe(event)
 
     def _observe(self, event: Event, /) -> None:
         """Tell every observer; one that raises is logged, and does not stop others."""
@@ -368,6 +413,9 @@ class LifespanGuard:
     def _moved(self, old: Phase, new: Phase) -> None:
         if new is Phase.STARTING:
             self._loop = None if on_trio() else asyncio.get_running_loop()
+            self._home = HomeThread()
+        elif new in _OVER:
+            self._home = None
         if new is Phase.SERVING:
             _serving.add(self)
         elif new is not Phase.DRAINING:

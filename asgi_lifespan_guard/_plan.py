@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from ._app import lifespan_of
 from ._asgi.loading import LoadedApp
 from ._asgi.paths import longest_prefix
-from ._errors import ConfigurationError
+from ._errors import ConfigurationError, OpenedTwiceError
 from ._phases import ResourcePhase
 from ._report import ResourceReport
 from ._resources.graph import check_resources
@@ -40,6 +40,7 @@ class Plan:
         recipes: The same, and the app's own lifespan where it is run.
         names: Their names.
         needed_anywhere: Every name that some path may need.
+        forwards_app: Whether the app's own lifespan is forwarded as messages come.
         takes_paths: Whether the probes' paths are answered by the guard itself.
         transparent: Whether requests and their state are as they were without us.
 
@@ -81,6 +82,7 @@ class Plan:
         }
         self._check_needed()
         self.needed_anywhere = self._by_default.union(*self._by_prefix.values())
+        self.forwards_app = any(starts_as_without_us(r) for r in self.recipes)
         as_without_us = all(starts_as_without_us(r) for r in self.recipes)
         self.transparent = as_without_us and not lazy_start
 
@@ -88,6 +90,16 @@ class Plan:
         """Return the listed prefix that *path* lies under, and what it needs."""
         prefix = longest_prefix(self._by_prefix, path) if self._by_prefix else None
         return prefix, self._by_default if prefix is None else self._by_prefix[prefix]
+
+    def check_beside(self, other: Plan) -> None:
+        """Judge it beside the plan of a guard around the same app.
+
+        Raises:
+            OpenedTwiceError: When both have the same resources.
+        """
+        twice = [recipe.name for recipe in self.resources if recipe in other.resources]
+        if twice:
+            raise OpenedTwiceError(twice)
 
     def unopened(self) -> tuple[ResourceReport, ...]:
         """Return the reports of resources of which none was ever asked for."""

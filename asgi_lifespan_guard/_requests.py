@@ -10,6 +10,7 @@ from ._asgi.gate import GateKeeper, Verdict
 from ._asgi.in_flight import InFlight
 from ._asgi.paths import app_path
 from ._asgi.probes import ProbeResponder
+from ._asgi.reading import state_in
 from ._asgi.responses import closing
 from ._asgi.state import PublishedState
 from ._asgi.types import ASGIApp, Receive, Scope, Send
@@ -68,8 +69,9 @@ class Requests:
         self._run = run
         self._lazy = lazy
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Answer a request, or pass it on and return what the app returns."""
+        returned: Any = None
         path = app_path(scope)
         if self._plan.lazy_start:
             await self._start_lazily(path)
@@ -82,9 +84,11 @@ class Requests:
         else:
 
             async def go(receive: Receive) -> None:
-                await self._pass(scope, receive, send)
+                nonlocal returned
+                returned = await self._pass(scope, receive, send)
 
             await self.gate.pass_or_refuse(path, scope, receive, own_send, go)
+        return returned
 
     def judge(self, path: str) -> Verdict:
         """Say whether a request for *path*, as the app sees it, may pass now."""
@@ -104,12 +108,11 @@ class Requests:
             return Verdict(False, key, inf, "draining")
         return Verdict(False, key, run.supervisor.due_in(needed))
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> Any:
         scope = self._with_state(scope)
         if self._plan.drain is None:
-            await self._app()(scope, receive, send)
-        else:
-            await self._in_flight.run(self._app(), scope, receive, send)
+            return await self._app()(scope, receive, send)
+        return await self._in_flight.run(self._app(), scope, receive, send)
 
     async def _start_lazily(self, path: str) -> None:
         if path in self._probe_paths:
@@ -135,7 +138,7 @@ class Requests:
             return scope
         if self._current_run() is None:
             return self._with_overrides(scope)
-        state = scope.get("state")
+        state = state_in(scope)
         if state is None or state is self._state.shared or not self._is_current(state):
             return self._state.refreshed(scope)
         return scope

@@ -7,7 +7,7 @@ process afterwards, that is done last.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -64,6 +64,7 @@ class Surroundings(Frozen, kw_only=True):
         observe: Told of every event.
         begun: Called with a run when it has begun to be the guard's.
         changed: Called when what is open has changed.
+        check_state: Called with the state that the server gave, to object to it.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class Surroundings(Frozen, kw_only=True):
     observe: Observer
     begun: Callable[[Run], None]
     changed: Callable[[], None]
+    check_state: Callable[[Mapping[str, Any]], None]
 
 
 class Run:
@@ -248,6 +250,7 @@ class Run:
     @asynccontextmanager
     async def _holding(self) -> AsyncGenerator[Callable[[], None], None]:
         shared = self._scope.get("state")
+        self._around.check_state(shared or {})
         self._state.attach(None if self._plan.transparent else shared)
         try:
             async with self.supervisor.running(self._plan.shutdown_timeout) as begin:

@@ -8,7 +8,9 @@ a framework's request or WebSocket (anything with ``.scope``), or a guard (which
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from ._errors import ConfigurationError
 
 
 KEY = "asgi_lifespan_guard"
@@ -23,6 +25,20 @@ class HasScope(Protocol):
 
     @property
     def scope(self) -> Any: ...
+
+    if TYPE_CHECKING:
+        pass  # No type checker is to take it for one of its methods.
+    else:
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, *_):
+            """Be asked by FastAPI for a dependency's parameter, and name the remedy."""
+            raise ConfigurationError(
+                "Depends(db) and Depends(db.get): FastAPI would read the request from"
+                " the query; name its type in a function of your own, `def get_db("
+                "request: HTTPConnection): return db.get(request)`, and say"
+                " Depends(get_db)"
+            )
 
 
 class HasState(Protocol):

@@ -195,10 +195,17 @@ class GuardFailed(Frozen):
 
 
 class LifespanUnsupported(Frozen):
-    """The wrapped app has no lifespan of its own; it showed so by *error*, if any."""
+    """The wrapped app has no lifespan of its own.
+
+    Attributes:
+        resource: Its name among the resources.
+        error: What it raised, if that showed it.
+        unexpected: Whether that looks like a mistake, and not like a refusal.
+    """
 
     resource: str
     error: BaseException | None
+    unexpected: bool
 
 
 class ConversationBroken(Frozen):

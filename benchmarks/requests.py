@@ -76,6 +76,7 @@ async def _variants(stack: AsyncExitStack) -> dict[str, tuple[App, Scope]]:
         "minimal again": (Minimal(hello), _scope("/", {})),
         "guard": (nothing, _scope("/", state)),
         "guard, 3": (three, _scope("/", state_of_three)),
+        "guard, 3, root": (three, _scope("/api/", state_of_three, "/api")),
         "guard, 50": (fifty, _scope("/", state_of_fifty)),
         "drain": (default, _scope("/", state_of_default)),
         "drain, 3": (draining, _scope("/", state_of_draining)),
@@ -114,7 +115,7 @@ async def _fail() -> None:
     raise ConnectionRefusedError("away")
 
 
-def _scope(path: str, state: dict[str, Any]) -> Scope:
+def _scope(path: str, state: dict[str, Any], root_path: str = "") -> Scope:
     """Make an HTTP scope with a copy of the lifespan's state, as uvicorn does."""
     return {
         "type": "http",
@@ -124,7 +125,7 @@ def _scope(path: str, state: dict[str, Any]) -> Scope:
         "client": ("127.0.0.1", 50000),
         "scheme": "http",
         "method": "GET",
-        "root_path": "",
+        "root_path": root_path,
         "path": path,
         "raw_path": path.encode(),
         "query_string": b"",
@@ -171,7 +172,10 @@ def _rows(times: Mapping[str, Times]) -> list[Row]:
                 ("A/A: another minimal wrapper", "minimal again", None),
             )
         ),
-        _fifty_to_three(times),
+        _to_three(times, "pass-through, 50 resources / 3", "guard, 50"),
+        _to_three(
+            times, "pass-through, behind a root path / without", "guard, 3, root"
+        ),
         _over_bare(times, "`/livez`, nothing registered", "livez"),
         _over_bare(times, "`/livez`, 50 resources up", "livez, 50"),
         _over_bare(times, "a refusal (503)", "refusal"),
@@ -191,12 +195,9 @@ def _over_minimal(
     return Row(f"{what} / minimal wrapper", best, "×", bound, note)
 
 
-def _fifty_to_three(times: Mapping[str, Times]) -> Row:
-    bare, three, fifty = (
-        times[name].best for name in ("bare", "guard, 3", "guard, 50")
-    )
-    ratio = (fifty - bare) / (three - bare)
-    return Row("pass-through, 50 resources / 3", ratio, "×", 1.1)
+def _to_three(times: Mapping[str, Times], what: str, name: str) -> Row:
+    bare, three, other = (times[key].best for key in ("bare", "guard, 3", name))
+    return Row(what, (other - bare) / (three - bare), "×", 1.1)
 
 
 def _over_bare(times: Mapping[str, Times], what: str, name: str) -> Row:

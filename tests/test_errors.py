@@ -21,6 +21,7 @@ from asgi_lifespan_guard import (
     LifespanGuardError,
     NeedGaveUpError,
     NotReadyError,
+    OpenedTwiceError,
     OpenTimeoutError,
     ResourceUnavailableError,
     StartupFailedError,
@@ -62,6 +63,7 @@ TEXTS: list[tuple[LifespanGuardError, list[str]]] = [
         ["0.5 s", "is serving", "missing: db, cache"],
     ),
     (NotReadyError(0.5, "idle", []), ["is idle", "missing: nothing"]),
+    (OpenedTwiceError(["db"]), ["'db' would be opened twice", "Wrap an app once"]),
     (StateKeyClashError(["b", "a"]), ["'a', 'b'", "resource(name=...)"]),
     (
         ResourceUnavailableError("db"),

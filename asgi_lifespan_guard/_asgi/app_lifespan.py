@@ -1,8 +1,10 @@
 """Plays the server to an app, so that its own lifespan becomes a context manager.
 
-What ends, raises or speaks a foreign message *before its first* ``receive()`` has no
-lifespan, and needs none; what does so afterwards has failed. This rule was right for
-every framework that we know; "raised, hence unsupported" (what servers do) is not.
+What ends or raises *before its first* ``receive()`` has no lifespan, and needs none;
+what does so afterwards has failed. This rule was right for every framework that we
+know; "raised, hence unsupported" (what servers do) is not. What begins with a message
+that is not about a lifespan has none either, whenever that comes: it takes every scope
+for a request.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from contextlib import asynccontextmanager
 import anyio
 
 from .._errors import AppLifespanError, CloseTimeoutError
+from .._redaction import show
 from .._tasks.backend import must_pass
 from .._tasks.groups import transparent_task_group
 from .._tasks.interruption import Interruption, interruptible
 from .._tasks.waiting import Waiters
+from .reading import type_of
 from .types import ASGIApp, Message, Scope
 
 
@@ -42,7 +46,8 @@ async def hosted_lifespan(
         scope: A lifespan scope of its own.
         time_left: Returns the seconds that are left for a call that is over to return
             by itself, and for one that is cancelled to clean up.
-        on_unsupported: Called where the app has no lifespan, with what it raised.
+        on_unsupported: Called where the app has no lifespan, with what it raised, or
+            what was raised into it.
 
     Raises:
         AppLifespanError: When its startup or shutdown failed, or when it crashed in
@@ -81,6 +86,31 @@ def restart_obstacle(error: BaseException) -> str | None:
     return next((sign for sign in signs if sign in text), None)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether *error*, raised before any ``receive()``, says "lifespan: not here".
+
+    Anything else says so by accident: Starlette builds its middleware in that call,
+    and one that lacks an argument makes every request fail, too.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_refusal, error.exceptions))
+    if isinstance(error, KeyError):
+        return bool(error.args) and error.args[0] in _KEYS_OF_REQUESTS
+    if isinstance(error, AssertionError | NotImplementedError | _ForeignMessageError):
+        return True
+    text = show(error, str).lower()
+    return not isinstance(error, TypeError) and ("lifespan" in text or "scope" in text)
+
+
+_KEYS_OF_REQUESTS = frozenset(
+    (
+        *("http_version", "method", "scheme", "path", "raw_path", "query_string"),
+        *("root_path", "headers", "client", "server", "extensions", "subprotocols"),
+    )
+)
+"""What the scope of a request has, and that of a lifespan has not."""
+
+
 class _ForeignMessageError(Exception):
     """Raised into an app that answers its lifespan with something else."""
 
@@ -106,6 +136,7 @@ class _Call:
         self._waiters = Waiters()
         self._shutdown_sent = anyio.Event()
         self._received = 0
+        self._foreign: _ForeignMessageError | None = None
         self._startup: Message | None = None
         self._shutdown: Message | None = None
         self._end_by: float | None = None
@@ -144,9 +175,13 @@ class _Call:
         Raises:
             AppLifespanError: When its startup failed.
         """
-        await self._waiters.wait_until(lambda: self._startup is not None or self._ended)
+        await self._waiters.wait_until(self._is_decided)
         if self._completed():
             return True
+        if self._foreign is not None:
+            await self.end()
+            self.error = self._foreign
+            return False
         grave = self.error is not None and not isinstance(self.error, Exception)
         if self._startup is None and not self._received and not grave:
             return False
@@ -215,8 +250,16 @@ class _Call:
         elif _is(message, "shutdown.complete") or _is(message, "shutdown.failed"):
             self._shutdown = message
         else:
-            raise _ForeignMessageError(message.get("type"))
+            error = _ForeignMessageError(type_of(message))
+            if self._startup is None:
+                self._foreign = error
+                self._waiters.wake()
+            raise error
         self._waiters.wake()
+
+    def _is_decided(self) -> bool:
+        answered = self._startup is not None or self._foreign is not None
+        return answered or self._ended
 
     def _is_serving(self) -> bool:
         return self._completed() and not (self._over or self._shutdown_sent.is_set())
@@ -239,4 +282,4 @@ class _Call:
 
 
 def _is(message: Message, kind: str) -> bool:
-    return bool(message.get("type") == f"lifespan.{kind}")
+    return type_of(message) == f"lifespan.{kind}"

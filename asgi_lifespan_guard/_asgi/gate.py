@@ -27,6 +27,7 @@ from ..events import (
     RequestHeld,
     RequestRefused,
 )
+from .reading import size_of, type_of
 from .responses import (
     Answer,
     answer_http,
@@ -144,8 +145,8 @@ class HeldRequest:
 
     def _take(self, message: Message) -> None:
         self._messages.append(message)
-        self._size += len(message.get("body", b""))
-        if message["type"] in ("http.disconnect", "websocket.disconnect"):
+        self._size += size_of(message)
+        if type_of(message) in ("http.disconnect", "websocket.disconnect"):
             self.left = True
             self._waiters.wake()
 

@@ -23,6 +23,7 @@ from .._tasks.waiting import Waiters
 from ..events import Event, RequestCut, StreamEnded
 from .exchange import Exchange, How
 from .paths import app_path, lies_under
+from .reading import accepts
 from .types import ASGIApp, Receive, Scope, Send
 from .websocket import Socket, SocketEndedError
 
@@ -49,7 +50,7 @@ class InFlight:
 
     async def run(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    ) -> Any:
         """Call *app* as an exchange that a drain can end; for what is not simple.
 
         WebSockets, trio, and requests in a task that has one in flight already (an app
@@ -60,7 +61,7 @@ class InFlight:
             socket = Socket(scope, receive, send)
             receive, send = socket.receive, socket.send
         run = self._run_on_trio if on_trio() else self._run_on_asyncio
-        await run(app, receive, Exchange(scope, send, _nothing, socket))
+        return await run(app, receive, Exchange(scope, send, _nothing, socket))
 
     async def settle(self, key: Any) -> None:
         """Take out an exchange whose app has returned.
@@ -114,36 +115,39 @@ class InFlight:
 
     async def _run_on_asyncio(
         self, app: ASGIApp, receive: Receive, exchange: Exchange
-    ) -> None:
+    ) -> Any:
         """Do what the pass-through path does inline."""
         task = asyncio.current_task()
         exchange.task = task
         exchange.cancel = task.cancel if task else _nothing
         self._watched[exchange] = exchange
         try:
-            await app(exchange.scope, receive, exchange.send)
+            returned = await app(exchange.scope, receive, exchange.send)
         except BaseException as error:
             if not await self.conclude(exchange, error):
                 raise
-        else:
-            await self.settle(exchange)
+            return None
+        await self.settle(exchange)
+        return returned
 
     async def _run_on_trio(
         self, app: ASGIApp, receive: Receive, exchange: Exchange
-    ) -> None:
+    ) -> Any:
         """Do the same where only cancel scopes can do what ``task.cancel()`` does."""
         self._watched[exchange] = exchange
+        returned: Any = None
         try:
             async with interruptible(math.inf, shield=False) as work:
                 exchange.cancel = partial(_interrupt, work)
                 try:  # noqa: SIM105 - suppress() raises a copy of an exception group
-                    await app(exchange.scope, receive, exchange.send)
+                    returned = await app(exchange.scope, receive, exchange.send)
                 except SocketEndedError:
                     pass
             if exchange.told is not None:
                 await exchange.finish()
         finally:
             self._forget(exchange)
+        return returned
 
     def _forget(self, key: Any) -> Exchange | None:
         self._waiters.wake()
@@ -167,7 +171,7 @@ class InFlight:
         path = app_path(scope)
         if any(lies_under(path, prefix) for prefix in self._endless):
             return True
-        return bool(scope["method"] == "GET" and _accepts_event_stream(scope))
+        return scope.get("method") == "GET" and accepts(scope, b"text/event-stream")
 
     async def end_endless(self, *, sockets_only: bool = False) -> None:
         """End everything that has no end of its own, or only the WebSockets of it."""
@@ -254,10 +258,3 @@ def _is_still_cancelled() -> bool:
 
 def _nothing() -> None:
     """Do nothing: what cannot be cancelled is waited for."""
-
-
-def _accepts_event_stream(scope: Scope) -> bool:
-    return any(
-        name == b"accept" and b"text/event-stream" in value.lower()
-        for name, value in scope.get("headers", ())
-    )

@@ -89,7 +89,10 @@ def is_import_string(text: str) -> bool:
 
 
 def as_asgi3(app: Any, owner: str = "LifespanGuard") -> ASGIApp:
-    """Return *app* as an ASGI 3 app; an ASGI 2 app is known by being a class.
+    """Return *app* as an ASGI 3 app.
+
+    An ASGI 2 app is known by being a class; but one whose instances can be awaited
+    (Starlette's ``HTTPEndpoint``) is an ASGI 3 app itself, as servers see it, too.
 
     Raises:
         ConfigurationError: When it cannot be called as one; it names *owner*.
@@ -97,9 +100,9 @@ def as_asgi3(app: Any, owner: str = "LifespanGuard") -> ASGIApp:
     flaw = _flaw_of(app)
     if flaw is not None:
         raise ConfigurationError(
-            f"{owner}({app!r}): {flaw}; give the app object itself"
+            f"{owner}({app!r}): {flaw}; or give the app object itself"
         )
-    if inspect.isclass(app):
+    if inspect.isclass(app) and not hasattr(app, "__await__"):
         from asgiref.compatibility import guarantee_single_callable
 
         adapt: Callable[[Any], Any] = guarantee_single_callable
@@ -121,17 +124,27 @@ def _check_given(app: Any, factory: bool) -> None:
 def _flaw_of(app: Any) -> str | None:
     if not callable(app):
         return "is no ASGI app"
-    if inspect.isfunction(app) and not _takes_a_scope(app):
+    if inspect.isclass(app) or _takes(app, 3):
+        return None
+    if _takes(app, 1) and not _takes(app, 0):
         return (
-            "cannot be called with (scope, receive, send), as an ASGI app is (does it"
-            " make the app? then say app_factory=True)"
+            "takes one argument, as an ASGI 2 app does (is it one? then adapt it:"
+            " asgiref.compatibility.guarantee_single_callable(app))"
         )
-    return None
+    return (
+        "cannot be called with (scope, receive, send), as an ASGI app is (does it make"
+        " the app? then say app_factory=True)"
+    )
 
 
-def _takes_a_scope(app: Callable[..., Any]) -> bool:
+def _takes(app: Callable[..., Any], count: int) -> bool:
+    """Whether *app* can be called with so many arguments; or nobody can tell."""
     try:
-        inspect.signature(app).bind("scope", "receive", "send")
+        signature = inspect.signature(app, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*range(count))
     except TypeError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TypeVar
 
 from .types import Scope
@@ -12,16 +12,31 @@ T = TypeVar("T")
 
 
 def app_path(scope: Scope) -> str:
-    """Return the path below ``root_path``.
+    """Return the path below ``root_path``; where there is no path, an empty one.
 
     uvicorn puts the root path in front of the path (as the specification asks),
     hypercorn, granian and daphne do not; it is stripped where it stands as a whole.
     """
-    path: str = scope["path"]
-    root = (scope.get("root_path") or "").rstrip("/")
+    path = scope.get("path")
+    if not isinstance(path, str):
+        return ""  # A direct call in somebody's tests, whose app reads no path.
+    root = root_path_of(scope).rstrip("/")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         return path[len(root) :] or "/"
     return path
+
+
+def root_path_of(scope: Scope) -> str:
+    """Return the root path as it is in *scope*; what is no text is none."""
+    root_path = scope.get("root_path")
+    return root_path if isinstance(root_path, str) else ""
+
+
+def below(root_path: str, paths: Set[str]) -> Set[str]:
+    """Return every path that `app_path` makes one of *paths*, below *root_path*."""
+    root = root_path.rstrip("/")
+    at_root = {root} if root and "/" in paths else set[str]()
+    return paths | {root + path for path in paths} | at_root
 
 
 def longest_prefix(table: Mapping[str, T], path: str) -> str | None:

@@ -19,6 +19,7 @@ from .._report import Report, ResourceReport
 from .._settings import Probes
 from .._tasks.waiting import Waiters
 from .paths import app_path
+from .reading import query_of
 from .responses import Answer, answer_http, json_answer, problem
 from .types import Receive, Scope, Send
 
@@ -36,8 +37,7 @@ class Query(Frozen):
     @classmethod
     def of(cls, scope: Scope) -> Query:
         """Read it from a request's query string."""
-        text = scope.get("query_string", b"").decode("latin-1")
-        asked = parse_qs(text, keep_blank_values=True)
+        asked = parse_qs(query_of(scope), keep_blank_values=True)
         return cls("verbose" in asked, tuple(asked.get("exclude", ())))
 
 
@@ -83,7 +83,7 @@ class ProbeResponder:
     async def answer(self, path: str, scope: Scope, send: Send) -> None:
         """Answer the probe at *path*."""
         self.filter.hide(scope["path"])
-        if scope["method"] not in ("GET", "HEAD"):
+        if scope.get("method") not in ("GET", "HEAD"):
             refusal = problem(405, "Method Not Allowed", "Probes answer GET and HEAD.")
             await answer_http(scope, send, refusal.with_header(b"allow", b"GET, HEAD"))
             return

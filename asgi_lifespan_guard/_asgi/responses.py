@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 
 from .._frozen import Frozen
+from .reading import accepts, has_extension
 from .types import Message, Receive, Scope, Send
 
 
@@ -113,10 +114,7 @@ def closing(scope: Scope, send: Send) -> Send:
 
 def prefers_html(scope: Scope) -> bool:
     """Whether the client is a person's browser: a GET that names ``text/html``."""
-    return scope["method"] == "GET" and any(
-        name == b"accept" and b"text/html" in value.lower()
-        for name, value in scope.get("headers", ())
-    )
+    return scope.get("method") == "GET" and accepts(scope, b"text/html")
 
 
 async def sent(say: Callable[[], Awaitable[None]]) -> bool:
@@ -149,7 +147,7 @@ async def deny_websocket(
     the client then.
     """
     await receive()  # websocket.connect
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
+    if not has_extension(scope, "websocket.http.response"):
         await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         return
     await send(_start("websocket.http.response.start", answer))

@@ -15,6 +15,7 @@ from .._errors import AppLifespanError, StartupFailedError
 from .._redaction import redact
 from .._tasks.backend import must_pass
 from ..events import ConversationBroken, Observer, StartupFailed
+from .reading import type_of
 from .types import Message, Receive, Send
 
 
@@ -93,7 +94,7 @@ async def _next_of(
     """Receive until one of *expected* comes; test clients send types of their own."""
     problems: set[str] = set()
     while True:
-        kind = str((await receive()).get("type"))
+        kind = str(type_of(await receive()))
         if kind in expected:
             return kind
         problem = f"expected {' or '.join(sorted(expected))}, got {kind!r}; ignored"

@@ -15,16 +15,20 @@ from types import MappingProxyType
 from typing import Any
 
 from .._state import KEY
+from .reading import state_in
 from .types import Scope
 
 
 class Version:
-    """Marks a state as made by *guard*, at one moment."""
+    """Marks a state as made by *guard*, at one moment; a copy of a state keeps it."""
 
     __slots__ = ("guard",)
 
     def __init__(self, guard: object) -> None:
         self.guard = guard
+
+    def __deepcopy__(self, _memo: object) -> Version:
+        return self
 
 
 class PublishedState:
@@ -78,7 +82,7 @@ class PublishedState:
 
     def refreshed(self, scope: Scope) -> Scope:
         """Return a copy of *scope* with a state of its own that is up to date."""
-        old = scope.get("state") or {}
+        old = state_in(scope) or {}
         kept = {key: old[key] for key in old if key not in self._names}
         return {**scope, "state": {**kept, **self._values, KEY: self.version}}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import anyio
 
+from .reading import type_of
 from .responses import sent
 from .types import Message, Receive, Scope, Send
 
@@ -59,7 +60,7 @@ class Socket:
             SocketEndedError: When it was ended, as a server does whose client is gone.
                 The app's own close is not minded.
         """
-        closes = message["type"] == "websocket.close"
+        closes = type_of(message) == "websocket.close"
         if not self._ended:
             self._closed = self._closed or closes
             await self._send(message)

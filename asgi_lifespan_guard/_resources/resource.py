@@ -7,6 +7,7 @@ from dataclasses import field
 from enum import Enum
 from inspect import iscoroutinefunction
 from typing import (
+    TYPE_CHECKING,
     Any,
     Final,
     Generic,
@@ -22,7 +23,7 @@ from typing import (
 from .._errors import ConfigurationError, ResourceUnavailableError
 from .._frozen import Frozen
 from .._settings import check_seconds
-from .._state import APP, KEY, Source, state_of
+from .._state import APP, KEY, HasScope, Source, state_of
 from .checks import Check
 from .factories import Factory, Form, check_arity, form_of
 from .retry import Retry
@@ -90,6 +91,17 @@ class Resource(Frozen, Generic[T_co], kw_only=True):
 
     def __hash__(self) -> int:
         return id(self)
+
+    if TYPE_CHECKING:
+        pass  # No type checker is to take it for one of its methods.
+    else:
+
+        def __call__(self, request: HasScope, /):  # noqa: ARG002 - to be read
+            """Name the remedy, to people and (by *request*) to FastAPI's Depends."""
+            raise TypeError(
+                f"resource {self.name!r} is a recipe, and cannot be called;"
+                f" {self.name}.get(request) returns its value"
+            )
 
     @overload
     def get(self, source: Source) -> T_co: ...
@@ -189,6 +201,8 @@ def resource(
     """
 
     def make(factory: Factory[Any]) -> Resource[Any]:
+        if isinstance(factory, Resource):
+            raise ConfigurationError(f"resource {factory.name!r} is a resource already")
         form = form_of(factory)
         return build(
             name=_name_of(factory) if name is None else name,

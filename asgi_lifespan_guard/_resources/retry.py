@@ -37,7 +37,12 @@ FIRST = 0.25
 LONG_ENOUGH = CAP
 """Seconds up after which coming down is an outage, and not a part of the last one."""
 
-_HOPELESS = (FactoryError, AppCannotRestartError, StateKeyClashError)
+_HOPELESS = (
+    ConfigurationError,
+    FactoryError,
+    AppCannotRestartError,
+    StateKeyClashError,
+)
 _PERMANENT = (
     *_HOPELESS,
     NameError,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from threading import get_ident
 from typing import Any, TypeAlias
 
 
@@ -49,6 +51,26 @@ def scheduler() -> Schedule:
 
         return trio.lowlevel.current_trio_token().run_sync_soon
     return asyncio.get_running_loop().call_soon_threadsafe
+
+
+class HomeThread:
+    """The thread of the event loop that is running, and a way into it."""
+
+    __slots__ = ("_ident", "_schedule")
+
+    def __init__(self) -> None:
+        self._ident = get_ident()
+        self._schedule = scheduler()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is in it."""
+        return get_ident() == self._ident
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Make *call* there soon; never, if the loop is gone."""
+        with suppress(RuntimeError):
+            self._schedule(call)
 
 
 def now() -> float:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .._errors import CrashedError, NeedGaveUpError, StopRequestedError
 from .._redaction import describe, redact, render_traceback, show
+from .._state import APP
 from ..events import (
     AttemptFailed,
     CheckFailed,
@@ -98,7 +99,12 @@ LINES: Mapping[type[Event], Line] = {
         "the guard's lifespan was ended by %(error)s; what it held is closed",
         traceback=True,
     ),
-    LifespanUnsupported: Line(INFO, "the app has no lifespan of its own (%(error)s)"),
+    LifespanUnsupported: Line(
+        WARNING,
+        "the app raised when it was given its lifespan, and is served without one:"
+        " %(error)s",
+        traceback=True,
+    ),
     ConversationBroken: Line(WARNING, "lifespan: %(problem)s"),
     RequestHeld: Line(DEBUG, "%(path)s: held"),
     RequestAdmitted: Line(DEBUG, "%(path)s: admitted after %(waited).3f s"),
@@ -127,16 +133,36 @@ _PERMANENT = (
 )
 _STARTUP_STOPPED = Line(INFO, "%(error)s")
 _NO_LIFESPAN = Line(INFO, "the app has no lifespan of its own")
+_REFUSED_LIFESPAN = Line(INFO, "the app has no lifespan of its own (%(error)s)")
 
 
 def log(event: Event) -> None:
     """Write *event* to the log."""
     if not logger.isEnabledFor(LINES[type(event)].level):
         return  # What stands for a row has no higher level than the row.
-    line = _line(event)
+    _write_line(event, _line(event))
+
+
+def _write_line(event: Event, line: Line) -> None:
     if logger.isEnabledFor(line.level):
         error = getattr(event, "error", None) if line.traceback else None
         _write(line.level, line.template, _presentable(event), error)
+
+
+def log_quietly(event: Event) -> None:
+    """Write *event*, for an app whose lifespan is forwarded as it is.
+
+    That it has started and shut down is said by the server's own lines.
+    """
+    match event:
+        case ResourceOpened(resource=name, attempt=1) | ResourceClosed(resource=name):
+            quiet = name == APP
+        case _:
+            quiet = False
+    if quiet:
+        _write_line(event, LINES[type(event)]._replace(level=DEBUG))
+    else:
+        log(event)
 
 
 def log_critical(text: str) -> None:
@@ -178,10 +204,19 @@ def _line(event: Event) -> Line:
             return _STARTUP_STOPPED
         case StartupFailed(reported=True):
             return line._replace(traceback=False)
-        case LifespanUnsupported(error=None):
-            return _NO_LIFESPAN
+        case LifespanUnsupported(unexpected=False, error=error):
+            return _REFUSED_LIFESPAN if error else _NO_LIFESPAN
+        case DrainBegun() | DrainEnded():
+            return line._replace(level=DEBUG) if _is_no_news(event) else line
         case _:
             return line
+
+
+def _is_no_news(event: DrainBegun | DrainEnded) -> bool:
+    """Whether the server has said it, and there was nothing to let out."""
+    if isinstance(event, DrainBegun):
+        return event.reason == "shutdown" and not event.in_flight
+    return event.duration < 0.001 and not event.left
 
 
 def _presentable(event: Event) -> dict[str, object]:

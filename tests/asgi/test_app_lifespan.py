@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import pytest
+from starlette.responses import StreamingResponse
 
 from asgi_lifespan_guard import AppLifespanError
 from asgi_lifespan_guard._asgi.app_lifespan import (
     _Call,
     hosted_lifespan,
+    is_refusal,
     restart_obstacle,
 )
 from tests.recorder import Recorder
@@ -77,7 +80,7 @@ async def test_drives_a_lifespan(recorder: Recorder) -> None:
     assert host.unsupported == []
 
 
-# Before its first receive(): no lifespan, whatever it does.
+# Before its first receive(), or beginning as with a request: no lifespan.
 
 
 async def returns(scope: Any, receive: Any, send: Any) -> None:
@@ -94,17 +97,99 @@ async def speaks_http(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
 
 
-@pytest.mark.parametrize("app", [returns, raises, speaks_http])
-async def test_before_its_first_receive_an_app_has_no_lifespan(
-    recorder: Recorder, app: App
-) -> None:
-    """Ended, raised or spoke a foreign message at once: fine, and told with why."""
+async def receives_and_speaks_http(scope: Any, receive: Any, send: Any) -> None:
+    """Take every scope for HTTP, and read the request first."""
+    await receive()
+    await speaks_http(scope, receive, send)
+
+
+async def streams_to_all(scope: Any, receive: Any, send: Any) -> None:
+    """Answer every scope with a stream, which listens for a disconnect meanwhile."""
+    await StreamingResponse(chunks())(scope, receive, send)
+
+
+async def chunks() -> AsyncGenerator[bytes, None]:
+    """Yield one chunk."""
+    yield b"chunk"
+
+
+async def insists(scope: Any, receive: Any, send: Any) -> None:
+    """Take every scope for HTTP, whatever it is told, and never come to an end."""
+    with suppress(Exception):
+        await speaks_http(scope, receive, send)
+    while True:
+        await receive()
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        returns,
+        raises,
+        speaks_http,
+        receives_and_speaks_http,
+        streams_to_all,
+        insists,
+    ],
+)
+async def test_apps_without_a_lifespan(recorder: Recorder, app: App) -> None:
+    """Ended or raised at once, or answered as a request: fine, and told with why."""
     host = Host(recorder, app)
     await host.run()
     assert recorder.marks == ["entered", "leaving", "left"]
     assert len(host.unsupported) == 1
     error = host.unsupported[0]
     assert (error is None) is (app is returns)
+    assert ("'http.response.start'" in str(error)) is (app not in (returns, raises))
+
+
+async def test_an_app_without_a_lifespan_is_ended_at_once(recorder: Recorder) -> None:
+    """A call that began as a request does not run on beside the requests."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await insists(scope, receive, send)
+        finally:
+            recorder.mark("cleaned up")
+
+    await Host(recorder, app).run()
+    assert recorder.marks == ["cleaned up", "entered", "leaving", "left"]
+
+
+def group(*errors: Exception) -> ExceptionGroup[Exception]:
+    """Make a group, as task groups do."""
+    return ExceptionGroup("several", errors)
+
+
+REFUSALS = [
+    AssertionError(),
+    NotImplementedError("lifespan"),
+    KeyError("path"),
+    KeyError("method"),
+    ValueError("Django can only handle ASGI/HTTP connections, not lifespan."),
+    ValueError("No application configured for scope type 'lifespan'"),
+    ValueError("WSGI wrapper received a non-HTTP scope"),
+    group(AssertionError(), KeyError("headers")),
+]
+MISTAKES = [
+    TypeError("__init__() missing 1 required keyword-only argument: 'scope'"),
+    KeyError("DATABASE_URL"),
+    KeyError(),
+    RuntimeError("no such table"),
+    group(AssertionError(), RuntimeError("no such table")),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=repr)
+def test_recognises_refusals(error: Exception) -> None:
+    """What apps raise that want to say: this is no request."""
+    assert is_refusal(error)
+
+
+@pytest.mark.parametrize("error", MISTAKES, ids=repr)
+def test_recognises_mistakes(error: Exception) -> None:
+    """What says nothing of a scope or a lifespan is raised for another reason."""
+    assert not is_refusal(error)
 
 
 # After it: a real failure.
@@ -139,13 +224,6 @@ FAILED = {
         ),
         pytest.param(
             failing(), False, RuntimeError, "ended without an answer", id="returns"
-        ),
-        pytest.param(
-            failing(message={"type": "http.response.start"}),
-            False,
-            Exception,
-            "'http.response.start'",
-            id="foreign-message",
         ),
         pytest.param(
             failing(message=FAILED, error=KeyError("x")),
@@ -184,7 +262,7 @@ async def test_after_its_first_receive_an_app_has_failed(
     cause: type[Exception] | None,
     text: str,
 ) -> None:
-    """After `receive()` nothing is taken for "unsupported": it is a failed startup."""
+    """After `receive()` no error is taken for "unsupported": it is a failed startup."""
     host = Host(recorder, app)
     with pytest.raises(AppLifespanError, match="failed during startup") as caught:
         await host.run()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -24,7 +26,24 @@ def make() -> Any:
 
 
 async def single(scope: Any) -> Any:
-    """Be the first half of an ASGI 2 function, which is not recognised."""
+    """Be the first half of an ASGI 2 app that is no class, which is not adapted."""
+
+
+class Single:
+    """Something that is called with the scope alone."""
+
+    def __call__(self, scope: Any) -> Any:
+        """Be the first half of an ASGI 2 app, too."""
+
+
+class Awaited:
+    """An ASGI 3 app: a class whose instances are awaited, one for each scope."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.args = scope, receive, send
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return hello(*self.args).__await__()
 
 
 class Old:
@@ -64,11 +83,40 @@ def test_what_cannot_be_called_is_no_app(app: Any) -> None:
             LoadedApp(app, factory=factory)
 
 
-@pytest.mark.parametrize("app", [make, single])
-def test_what_takes_no_scope_is_no_app(app: Any) -> None:
+@pytest.mark.anyio
+async def test_a_class_that_is_awaited_is_an_asgi_3_app() -> None:
+    """Starlette's `HTTPEndpoint`, for one: it is called with all three, not adapted."""
+    assert as_asgi3(Awaited) is Awaited
+    assert (await MemoryServer(as_asgi3(Awaited)).get("/")).body == b"hello"
+
+
+def test_what_takes_no_scope_is_no_app() -> None:
     """A function that makes the app is told from the app, and the option named."""
     with pytest.raises(ConfigurationError, match="app_factory=True"):
+        LoadedApp(make)
+
+
+@pytest.mark.parametrize("app", [single, Single(), Single().__call__])
+def test_an_asgi_2_app_that_is_no_class_is_to_be_adapted(app: Any) -> None:
+    """A class is known for one; anything else has to be adapted, which is said."""
+    with pytest.raises(ConfigurationError, match="guarantee_single_callable") as caught:
         LoadedApp(app)
+    assert "app_factory" not in str(caught.value)
+
+
+def test_an_app_may_have_a_signature_that_nobody_knows() -> None:
+    """What cannot be read, or is another function's, is no reason to refuse an app."""
+
+    class Unreadable:
+        __signature__ = "none"
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    @wraps(single)
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None: ...
+
+    for app in (Unreadable(), wrapped):
+        assert LoadedApp(app).current is app
 
 
 @pytest.mark.parametrize("text", ["main:app", "a.b:c", "main:a.b", "_x:_y"])

@@ -52,6 +52,7 @@ from asgi_lifespan_guard.observers.logging import (
     log,
     log_critical,
     log_failure,
+    log_quietly,
     logger,
 )
 
@@ -115,12 +116,24 @@ TOLD_LINES: list[tuple[Event, int, str, bool]] = [
         f"the guard's lifespan was ended by {TOLD}; what it held is closed",
         True,
     ),
-    (LifespanUnsupported("app", None), 20, "the app has no lifespan of its own", False),
     (
-        LifespanUnsupported("app", ERROR),
+        LifespanUnsupported("app", None, False),
+        20,
+        "the app has no lifespan of its own",
+        False,
+    ),
+    (
+        LifespanUnsupported("app", ERROR, False),
         20,
         f"the app has no lifespan of its own ({TOLD})",
         False,
+    ),
+    (
+        LifespanUnsupported("app", ERROR, True),
+        30,
+        "the app raised when it was given its lifespan, and is served without one:"
+        f" {TOLD}",
+        True,
     ),
     (ConversationBroken("odd"), 30, "lifespan: odd", False),
     (RequestHeld("/a"), 10, "/a: held", False),
@@ -153,6 +166,10 @@ TOLD_LINES: list[tuple[Event, int, str, bool]] = [
     (Paused("maintenance"), 30, "paused: maintenance", False),
     (Resumed(), 20, "resumed", False),
     (DrainBegun("SIGTERM", 3), 20, "draining (SIGTERM), 3 in flight", False),
+    (DrainBegun("shutdown", 1), 20, "draining (shutdown), 1 in flight", False),
+    (DrainBegun("shutdown", 0), 10, "draining (shutdown), 0 in flight", False),
+    (DrainEnded(0.0001, 0), 10, "drained after 0.000 s, 0 left behind", False),
+    (DrainEnded(0.0001, 1), 20, "drained after 0.000 s, 1 left behind", False),
     (DrainEnded(0.5, 1), 20, "drained after 0.500 s, 1 left behind", False),
     (StreamEnded("/sse"), 10, "/sse: ended", False),
     (RequestCut("/a", 3.0), 30, "/a: cut, still running 3.000 s into the drain", False),
@@ -288,6 +305,23 @@ def test_a_repeated_failure_is_for_those_who_debug(
     log(CheckFailed("db", ERROR, 1))
     log(CheckFailed("db", ERROR, 2))
     assert caplog.messages == [f"db: check failed (1): {TOLD}"]
+
+
+def test_what_the_server_says_is_not_said_twice(
+    all_levels: pytest.LogCaptureFixture,
+) -> None:
+    """An app that is forwarded starts and stops in the server's own lines."""
+    for event in (
+        ResourceOpened("app", 1, 0.1),
+        ResourceOpened("app", 2, 0.1),
+        ResourceOpened("db", 1, 0.1),
+        ResourceClosed("app", 0.1),
+        ResourceClosed("db", 0.1),
+        Resumed(),
+    ):
+        log_quietly(event)
+    levels = [record.levelno for record in all_levels.records]
+    assert levels == [10, 20, 20, 10, 20, 20]
 
 
 def test_logging_can_be_turned_off(all_levels: pytest.LogCaptureFixture) -> None:

@@ -116,7 +116,7 @@ class LivedIn:
         yields: What it puts into its state.
 
     Attributes:
-        states: The state of each startup, as it was given.
+        states: The state of each startup, as it was given, without the guard's entry.
         crash: Ends the lifespan when set while it is up.
     """
 
@@ -143,7 +143,9 @@ class LivedIn:
             return
         assert (await receive())["type"] == "lifespan.startup"
         self._recorder.mark("app starts")
-        self.states.append(dict(scope.get("state", {})))
+        state = dict(scope.get("state", {}))
+        state.pop("asgi_lifespan_guard", None)
+        self.states.append(state)
         if self.errors:
             await _fail("startup", self.errors.pop(0), send)
         if self._yields:

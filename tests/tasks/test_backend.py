@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 
-from asgi_lifespan_guard._tasks.backend import must_pass, on_trio, scheduler
+from asgi_lifespan_guard._tasks.backend import (
+    HomeThread,
+    must_pass,
+    on_trio,
+    scheduler,
+)
 
 
 @pytest.mark.anyio
@@ -76,6 +82,18 @@ def test_a_loop_that_is_gone_says_so(anyio_backend: Any) -> None:
     schedule = anyio.run(main, backend=backend, backend_options=options)
     with pytest.raises(RuntimeError):
         schedule(print)
+
+
+def test_what_is_for_a_loop_that_is_gone_is_dropped(anyio_backend: Any) -> None:
+    """A thread may outlive the event loop, and need not mind."""
+
+    async def main() -> HomeThread:
+        return HomeThread()
+
+    backend, options = anyio_backend
+    home = anyio.run(main, backend=backend, backend_options=options)
+    assert home.is_here
+    home.call_soon(partial(pytest.fail, "it was called"))
 
 
 def test_a_cancellation_in_a_group_is_somebodys_past() -> None:
