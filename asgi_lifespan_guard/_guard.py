@@ -26,12 +26,13 @@ from ._redaction import redact
 from ._report import Report, ResourceReport
 from ._requests import Requests
 from ._run import Run, Surroundings
-from ._settings import Drain, Gate, Probes
+from ._settings import Drain, Gate, Probes, check_flag
 from ._state import KEY, HasScope, Source, scope_of, state_of
 from ._tasks.backend import current_task, on_trio
 from ._tasks.waiting import StateEvent, Waiters
-from .events import Event, Observer, Paused, PhaseChanged, Resumed
-from .observers.logging import log, log_critical, log_failure
+from .events import Observer, Paused, PhaseChanged, Resumed
+from .observers._telling import Observers
+from .observers.logging import log_critical
 
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class LifespanGuard:
         observers: Sequence[Observer] = (),
     ) -> None:
         try:
+            check_flag("LifespanGuard", "app_factory", app_factory)
             loaded = LoadedApp(
                 app,
                 factory=app_factory,
@@ -114,10 +116,10 @@ class LifespanGuard:
                 loaded,
                 lazy_start=lazy_start,
             )
+            self._observe = Observers(observers)
         except ConfigurationError as error:
             log_critical(str(error))
             raise
-        self._observers: tuple[Observer, ...] = (log, *observers)
         self._phase = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._moved)
         self._run: Run | None = None
         self._paused: str | None = None
@@ -356,14 +358,6 @@ class LifespanGuard:
         self._app = app
 
     # What changes
-
-    def _observe(self, event: Event, /) -> None:
-        """Tell every observer; one that raises is logged, and does not stop others."""
-        for observer in self._observers:
-            try:
-                observer(event)
-            except Exception as error:
-                log_failure(observer, event, error)
 
     def _moved(self, old: Phase, new: Phase) -> None:
         if new is Phase.STARTING:

@@ -13,7 +13,7 @@ from ._phases import ResourcePhase
 from ._report import ResourceReport
 from ._resources.graph import check_resources
 from ._resources.resource import Resource
-from ._settings import Drain, Gate, Probes, check_seconds
+from ._settings import Drain, Gate, Probes, check_flag, check_seconds
 from ._state import APP
 
 
@@ -62,6 +62,7 @@ class Plan:
         _check_kind("gate", gate, Gate)
         _check_kind("probes", probes, Probes)
         _check_kind("drain", drain, Drain)
+        check_flag("LifespanGuard", "lazy_start", lazy_start)
         check_seconds("LifespanGuard", "shutdown_timeout", shutdown_timeout)
         self.gate = gate or Gate()
         self.probes = probes or DEFAULT_PROBES

@@ -1,7 +1,8 @@
 """What happened, as frozen facts; a closed set.
 
 An observer is called with every event, in the order in which they happened, on the
-event loop's thread. It must return at once and has no say. A `match` over `Event`
+event loop's thread; what it causes itself is told when everybody has heard of what
+it is told. It must return at once and has no say. A `match` over `Event`
 that ends in `typing.assert_never` fails type checking when an event is forgotten.
 `vars(event)` is a dict of an event's fields, for observers that take them all alike.
 """

@@ -144,7 +144,7 @@ def log_critical(text: str) -> None:
     logger.critical("%s", redact(text))
 
 
-def log_failure(observer: object, event: Event, error: Exception) -> None:
+def log_failure(observer: object, event: Event, error: BaseException) -> None:
     """Write that *observer* raised *error* when it was told of *event*."""
     if logger.isEnabledFor(ERROR):
         fields: dict[str, object] = {
