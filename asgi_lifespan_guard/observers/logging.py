@@ -14,7 +14,7 @@ from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, getLogger
 from typing import NamedTuple
 
 from .._errors import CrashedError, NeedGaveUpError, StopRequestedError
-from .._redaction import describe, redact, render_traceback, show
+from .._redaction import describe, quote, redact, render_traceback, show
 from ..events import (
     AttemptFailed,
     CheckFailed,
@@ -149,7 +149,7 @@ def log_failure(observer: object, event: Event, error: BaseException) -> None:
     if logger.isEnabledFor(ERROR):
         fields: dict[str, object] = {
             "event": type(event).__name__,
-            "observer": redact(show(observer, repr)),
+            "observer": quote(redact(show(observer, repr))),
             "error": describe(error),
         }
         text = "observer %(observer)s failed on %(event)s: %(error)s"
@@ -193,13 +193,13 @@ def _presentable(event: Event) -> dict[str, object]:
 def _shown(value: object) -> object:
     match value:
         case StopRequestedError():  # Nothing failed: it has no need of its name.
-            return redact(str(value))
+            return quote(redact(str(value)))
         case BaseException():
             return describe(value)
         case Enum():
             return value.value
-        case str():
-            return redact(value)
+        case str():  # A path may hold anything: it was asked for by a stranger.
+            return quote(redact(value))
         case _:
             return value
 

@@ -24,6 +24,8 @@ import json, os, anyio
 from tenacity import wait_fixed
 from asgi_lifespan_guard import Gate, LifespanGuard, Retry, resource
 
+DSN = "postgresql://app:hunter2@db/shop"
+
 def out_of_reach(name):
     @resource(name=name, retry=Retry(wait=wait_fixed(0.5)))  # so come again in 1 s
     async def connect():
@@ -36,8 +38,10 @@ def out_of_reach(name):
 @resource(startup="blocking")
 async def model():
     if "BROKEN" in os.environ:
-        raise OSError("the model is broken")
+        raise OSError("the model is broken") from OSError(DSN)
     yield "model"
+    if "UNCLEAN" in os.environ:
+        raise OSError("cannot leave " + DSN)
 
 class Permit:
     def __init__(self):
@@ -285,6 +289,21 @@ def test_startup_failed(
         assert server.bound_at is None
     assert "'model' did not open after 1 attempt" in server.output
     assert "the model is broken" in server.output
+    # No server prints the causes, although granian prints what is raised, whole.
+    assert "hunter2" not in server.output
+    assert "postgresql://app:***@db/shop" in server.output
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "hypercorn", "hypercorn-w0", "granian"])
+def test_shutdown_failed(kind: str, folder: Path, nowhere: dict[str, str]) -> None:
+    """A resource that cannot be closed is told of, without the password it names."""
+    env = {"UNCLEAN": "1", **nowhere}
+    with ServerProcess(kind, "guarded:away", cwd=folder, env=env) as server:
+        server.wait_bound()
+        server.terminate()
+        server.wait()
+    assert "cannot leave postgresql://app:***@db/shop" in server.output
+    assert "hunter2" not in server.output
 
 
 def test_daphne(
