@@ -14,11 +14,11 @@ from functools import lru_cache
 from itertools import islice, takewhile
 from typing import Literal, NamedTuple, TypeAlias
 
-import anyio
 from anyio.lowlevel import checkpoint
 
 from .._settings import Gate
-from .._tasks.groups import transparent_task_group
+from .._tasks.backend import now
+from .._tasks.beside import Alarm, Beside
 from .._tasks.waiting import Waiters
 from ..events import (
     Event,
@@ -33,6 +33,7 @@ from .responses import (
     deny_websocket,
     prefers_html,
     problem,
+    sent,
     waiting_page,
 )
 from .types import Message, Receive, Scope, Send
@@ -41,8 +42,14 @@ from .types import Message, Receive, Scope, Send
 BATCH = 100
 """Waiters that are let in at once; the loop serves others in between."""
 
+GOING_AWAY = 1001
+"""The close code (RFC 6455) of an endpoint that is not there any more."""
+
 READ_AHEAD = 64 * 1024
-"""Bytes of body that are kept."""
+"""Bytes of body that are kept, or a little more: up to one message of the server's."""
+
+PER_MESSAGE = 64
+"""Bytes that each message counts for on top, or very many empty ones would be free."""
 
 Reason: TypeAlias = Literal["never started", "not ready", "stopped", "draining"]
 Go: TypeAlias = Callable[[Receive], Awaitable[None]]
@@ -73,81 +80,112 @@ class HeldRequest:
         receive: The server's.
 
     Attributes:
-        left: Whether its client has left.
-        released: Whether it is to look at the gate again.
+        left: The message that says that its client has left, if it has.
     """
 
     __slots__ = (
+        "_alarm",
         "_ended",
         "_error",
-        "_messages",
-        "_read",
+        "_kept",
         "_reading",
+        "_readings",
         "_receive",
         "_size",
-        "_waiters",
         "deadline",
         "left",
         "path",
-        "released",
     )
 
     def __init__(self, path: str, deadline: float, receive: Receive) -> None:
         self.path = path
         self.deadline = deadline
-        self.left = False
-        self.released = False
-        self._waiters = Waiters()
+        self.left: Message | None = None
+        self._alarm = Alarm(deadline)
         self._receive = receive
-        self._messages: list[Message] = []
+        self._kept: list[Message] = []
+        self._size = 0
         self._error: Exception | None = None
         self._reading = True
-        self._read: anyio.Event | None = None
         self._ended = False
-        self._size = 0
+        self._readings: Waiters | None = None
 
     def release(self) -> None:
-        """Wake it."""
-        self.released = True
-        self._waiters.wake()
+        """Have it look at the gate again."""
+        self._alarm.ring()
 
     async def wait(self) -> None:
         """Return when it is released, its client has left, or its time is over."""
-        scope = anyio.CancelScope(deadline=self.deadline)
-        with scope:
-            await self._waiters.wait_until(lambda: self.released or self.left)
-        self._reading = False
+        try:
+            await self._alarm.wait()
+        finally:
+            self._alarm.stop()
+            self._reading = False
 
     async def read_ahead(self) -> None:
-        """Read until `wait` is over, 64 KiB are there, or the client has left."""
+        """Read until `wait` is over, as much is kept as may be, or the client left."""
         try:
-            while self._reading and not self.left and self._size < READ_AHEAD:
-                self._take(await self._receive())
+            while self._reading and self.left is None and self._size < READ_AHEAD:
+                self._keep(await self._receive())
+                self._tell()
         except Exception as error:
             self._error = error
         finally:
             self._ended = True
-            if self._read is not None:
-                self._read.set()
+            self._tell()
 
     async def receive(self) -> Message:
-        """Return the next message, as the server's own would."""
-        if not self._messages and not self._ended:
-            self._read = anyio.Event()
-            await self._read.wait()
-        if self._messages:
-            return self._messages.pop(0)
+        """Return the next message, as the server's own would; to many at once, too."""
+        if not (self._kept or self._ended):
+            self._readings = self._readings or Waiters()
+            await self._readings.wait_until(lambda: bool(self._kept or self._ended))
+        if self._kept:
+            return _to_hand_on(self._kept.pop(0))
+        if self.left is not None:
+            await checkpoint()  # It may be asked for ever.
+            return dict(self.left)
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         return await self._receive()
 
-    def _take(self, message: Message) -> None:
-        self._messages.append(message)
-        self._size += len(message.get("body", b""))
+    def _keep(self, message: Message) -> None:
         if message["type"] in ("http.disconnect", "websocket.disconnect"):
-            self.left = True
-            self._waiters.wake()
+            self.left = message
+            self._alarm.ring()
+            return
+        body = message.get("body") or message.get("bytes") or message.get("text") or b""
+        self._size += PER_MESSAGE + len(body)
+        last = self._kept[-1] if self._kept else None
+        if last is not None and last["type"] == message["type"] == "http.request":
+            self._kept[-1] = _joined(last, message)
+        else:
+            self._kept.append(message)
+
+    def _tell(self) -> None:
+        if self._readings is not None:
+            self._readings.wake()
+
+
+def _joined(kept: Message, message: Message) -> Message:
+    """Add a piece of a body to what is kept of it, as servers do among themselves."""
+    body = kept.get("body", b"")
+    joined = body if isinstance(body, bytearray) else bytearray(body)
+    joined += message.get("body", b"")
+    more = message.get("more_body", False)
+    return {"type": "http.request", "body": joined, "more_body": more}
+
+
+def _to_hand_on(kept: Message) -> Message:
+    if isinstance(kept.get("body"), bytearray):
+        return {**kept, "body": bytes(kept["body"])}
+    return kept
+
+
+async def _take_leave(scope: Scope, send: Send) -> None:
+    """End a handshake whose client has left: uvicorn misses an answer otherwise."""
+    if scope["type"] == "websocket":
+        await sent(lambda: send({"type": "websocket.close", "code": GOING_AWAY}))
 
 
 class GateKeeper:
@@ -174,19 +212,22 @@ class GateKeeper:
         self._waiting: dict[Hashable, dict[HeldRequest, None]] = {}
         self._news = news
 
-    async def pass_or_refuse(
+    def pass_or_refuse(
         self, path: str, scope: Scope, receive: Receive, send: Send, go: Go
-    ) -> None:
-        """Call *go* with what to receive from, once the request may pass; or refuse."""
+    ) -> Awaitable[None]:
+        """Call *go* with what to receive from, once the request may pass; or refuse.
+
+        Returns:
+            What is to be awaited. It decides at once, and adds no frame of its own.
+        """
         verdict = self._judge(path)
         if verdict.admitted:
-            await go(receive)
-        elif verdict.due > self._settings.wait or not self._settings.wait:
-            await self._refuse(path, verdict, verdict.reason, scope, receive, send)
-        elif self._held >= self._settings.max_waiting:
-            await self._refuse(path, verdict, "full", scope, receive, send)
-        else:
-            await self._hold(path, verdict.key, scope, receive, send, go)
+            return go(receive)
+        if verdict.due > self._settings.wait or not self._settings.wait:
+            return self._refuse(path, verdict, verdict.reason, scope, receive, send)
+        if self._held >= self._settings.max_waiting:
+            return self._refuse(path, verdict, "full", scope, receive, send)
+        return self._hold(path, verdict.key, scope, receive, send, go)
 
     async def refuse_for_good(
         self, path: str, scope: Scope, receive: Receive, send: Send
@@ -223,7 +264,7 @@ class GateKeeper:
 
     def _is_decided(self, held: HeldRequest) -> bool:
         verdict = self._judge(held.path)
-        too_late = anyio.current_time() + verdict.due > held.deadline
+        too_late = now() + verdict.due > held.deadline
         return verdict.admitted or too_late
 
     async def _hold(
@@ -235,48 +276,48 @@ class GateKeeper:
         send: Send,
         go: Go,
     ) -> None:
-        deadline = anyio.current_time() + self._settings.wait
-        held = HeldRequest(path, deadline, receive)
+        began = now()
+        held = HeldRequest(path, began + self._settings.wait, receive)
+        self._observe(RequestHeld(path))
         failure: Exception | None = None
-        async with transparent_task_group() as group:
-            group.start_soon(held.read_ahead)
+        async with Beside(held.read_ahead):
             try:
-                if await self._is_admitted(key, held):
-                    await go(held.receive)
-                elif not held.left:
-                    verdict = self._judge(path)
-                    args = (scope, held.receive, send)
-                    await self._refuse(path, verdict, verdict.reason, *args)
+                self._enqueue(key, held)
+                try:
+                    await held.wait()
+                finally:
+                    self._dequeue(key, held)
+                await self._go_on(held, now() - began, scope, send, go)
             except Exception as error:
                 failure = error  # raised outside, where no group is made of it
-            group.cancel_scope.cancel()
         if failure is not None:
             raise failure
 
-    async def _is_admitted(self, key: Hashable, held: HeldRequest) -> bool:
-        began = anyio.current_time()
-        self._observe(RequestHeld(held.path))
-        await self._wait_in_queue(key, held)
-        waited = anyio.current_time() - began
-        if held.left:
+    async def _go_on(
+        self, held: HeldRequest, waited: float, scope: Scope, send: Send, go: Go
+    ) -> None:
+        """Do what is to be done with a request that waits no more."""
+        verdict = self._judge(held.path)
+        if held.left is not None:
             self._observe(RequestAbandoned(held.path, waited))
-            return False
-        admitted = self._judge(held.path).admitted
-        if admitted:
+            await _take_leave(scope, send)
+        elif verdict.admitted:
             self._observe(RequestAdmitted(held.path, waited))
-        return admitted
+            await go(held.receive)
+        else:
+            args = (scope, held.receive, send)
+            await self._refuse(held.path, verdict, verdict.reason, *args)
 
-    async def _wait_in_queue(self, key: Hashable, held: HeldRequest) -> None:
+    def _enqueue(self, key: Hashable, held: HeldRequest) -> None:
         self._held += 1
-        queue = self._waiting.setdefault(key, {})
-        queue[held] = None
-        try:
-            await held.wait()
-        finally:
-            self._held -= 1
-            queue.pop(held, None)
-            if not queue and self._waiting.get(key) is queue:
-                del self._waiting[key]
+        self._waiting.setdefault(key, {})[held] = None
+
+    def _dequeue(self, key: Hashable, held: HeldRequest) -> None:
+        self._held -= 1
+        queue = self._waiting.get(key, {})
+        queue.pop(held, None)
+        if not queue:
+            self._waiting.pop(key, None)
 
     async def _refuse(
         self,

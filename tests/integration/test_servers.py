@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -190,12 +192,45 @@ def test_held_until_it_is_up(kind: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", QUICK)
-def test_clients_that_leave_while_they_are_held(kind: str, folder: Path) -> None:
+def test_a_held_body_in_a_thousand_pieces(kind: str, folder: Path) -> None:
+    """Each of one byte, and each sent for itself: they arrive, all and in order."""
+    body = b"0123456789" * 100
+    with ServerProcess(kind, "guarded:waiting", cwd=folder) as server:
+        server.wait_bound()
+        with socket.create_connection(("127.0.0.1", server.port), 30) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sendall(_CHUNKED)
+            for number in range(len(body)):
+                client.sendall(b"1\r\n%b\r\n" % body[number : number + 1])
+            wait_heard(server, "RequestHeld", 1)
+            client.sendall(b"0\r\n\r\n")
+            assert get(server, "/permit").status_code == 200
+            answer = HTTPResponse(client)
+            answer.begin()
+            assert json.load(answer)[0] == body.decode()
+        server.terminate()
+        server.wait()
+    assert_went_well(server)
+
+
+LEAVING = [
+    *(pytest.param(kind, (), id=kind) for kind in QUICK),
+    *(
+        pytest.param("uvicorn-asyncio", ("--ws", ws), id=f"uvicorn-{ws}")
+        for ws in ("wsproto", "websockets", "websockets-sansio")
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "args"), LEAVING)
+def test_clients_that_leave_while_they_are_held(
+    kind: str, args: tuple[str, ...], folder: Path
+) -> None:
     """Who leaves is not held any more; granian does not tell that of a WebSocket."""
     requests = [b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"]
     if kind != "granian":
         requests.append(_HANDSHAKE)
-    with ServerProcess(kind, "guarded:waiting", cwd=folder) as server:
+    with ServerProcess(kind, "guarded:waiting", cwd=folder, args=args) as server:
         server.wait_bound()
         for count, request in enumerate(requests, 1):
             with socket.create_connection(("127.0.0.1", server.port), 5) as client:
@@ -227,6 +262,7 @@ def assert_went_well(server: ServerProcess) -> None:
         assert sign not in server.output
 
 
+_CHUNKED = b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
 _HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
