@@ -85,9 +85,13 @@ class Plan:
         as_without_us = all(starts_as_without_us(r) for r in self.recipes)
         self.transparent = as_without_us and not lazy_start
 
+    def key_of(self, path: str) -> str | None:
+        """Return the listed prefix that *path* lies under."""
+        return longest_prefix(self._by_prefix, path) if self._by_prefix else None
+
     def needed_by(self, path: str) -> tuple[str | None, frozenset[str]]:
         """Return the listed prefix that *path* lies under, and what it needs."""
-        prefix = longest_prefix(self._by_prefix, path) if self._by_prefix else None
+        prefix = self.key_of(path)
         return prefix, self._by_default if prefix is None else self._by_prefix[prefix]
 
     def unopened(self) -> tuple[ResourceReport, ...]:

@@ -1,24 +1,25 @@
 """Keeps requests out until what they need is up: holds them, or answers 503.
 
 A request is held until it is let in, its time is over, its client has left, or the next
-attempt to open what it needs comes too late for it. While it waits its messages are
-read ahead, because that is the only way in which a server tells that the client has
-left; what was read is handed on, none is lost.
+attempt to open what it needs comes too late for it. Refusals may be many: what is said
+is written once, and while it stays the same a request is not judged anew.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Hashable, Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice, takewhile
+from time import monotonic
 from typing import Literal, NamedTuple, TypeAlias
 
 from anyio.lowlevel import checkpoint
 
+from .._frozen import Frozen
 from .._settings import Gate
 from .._tasks.backend import now
-from .._tasks.beside import Alarm, Beside
+from .._tasks.beside import Beside
 from .._tasks.waiting import Waiters
 from ..events import (
     Event,
@@ -27,6 +28,7 @@ from ..events import (
     RequestHeld,
     RequestRefused,
 )
+from .held import HeldRequest
 from .responses import (
     Answer,
     answer_http,
@@ -36,7 +38,7 @@ from .responses import (
     sent,
     waiting_page,
 )
-from .types import Message, Receive, Scope, Send
+from .types import Receive, Scope, Send
 
 
 BATCH = 100
@@ -44,12 +46,6 @@ BATCH = 100
 
 GOING_AWAY = 1001
 """The close code (RFC 6455) of an endpoint that is not there any more."""
-
-READ_AHEAD = 64 * 1024
-"""Bytes of body that are kept, or a little more: up to one message of the server's."""
-
-PER_MESSAGE = 64
-"""Bytes that each message counts for on top, or very many empty ones would be free."""
 
 Reason: TypeAlias = Literal["never started", "not ready", "stopped", "draining"]
 Go: TypeAlias = Callable[[Receive], Awaitable[None]]
@@ -71,115 +67,74 @@ class Verdict(NamedTuple):
     reason: Reason = "not ready"
 
 
-class HeldRequest:
-    """Waits to be released, and reads ahead meanwhile.
+_TITLE = "Service Unavailable"
+_DETAILS = {
+    "never started": (
+        "The server has not run this app's lifespan, so nothing that it needs was"
+        " opened. Turn the server's lifespan support on (uvicorn --lifespan on), or"
+        " where it has none say LifespanGuard(..., lazy_start=True). In tests run it:"
+        " `with TestClient(app)`, Quart's `test_app()`, asgi_lifespan_guard.testing's"
+        " `running(app)`; or show values instead of what is not opened:"
+        " `testing.override(resource, value=...)`."
+    ),
+    "stopped": "The service has stopped.",
+    "draining": "The service is stopping; another instance will answer.",
+}
 
-    Args:
-        path: Its path as the app sees it.
-        deadline: Until when it is held, on the event loop's clock.
-        receive: The server's.
+
+def _retry_after(due: float) -> int | None:
+    # Rounded first, or float noise makes one second more of a whole number.
+    return None if due == math.inf else max(1, math.ceil(round(due, 3)))
+
+
+class Refusal(Frozen):
+    """Why a request is not let in, and the answers that say so, each written once."""
+
+    reason: str
+    retry_after: int | None
+
+    @cached_property
+    def problem(self) -> Answer:
+        """For programs."""
+        return self._with_retry_after(problem(503, _TITLE, self._detail))
+
+    @cached_property
+    def page(self) -> Answer:
+        """For people."""
+        page = waiting_page(503, _TITLE, self._detail, self.retry_after)
+        return self._with_retry_after(page)
+
+    @property
+    def _detail(self) -> str:
+        return _DETAILS.get(self.reason) or _not_ready(self.retry_after)
+
+    def _with_retry_after(self, answer: Answer) -> Answer:
+        if self.retry_after is None:
+            return answer
+        return answer.with_header(b"retry-after", str(self.retry_after).encode())
+
+
+_refusal = lru_cache(maxsize=64)(Refusal)
+
+
+def _not_ready(retry_after: int | None) -> str:
+    if retry_after is None:
+        return "The service is not ready, and is not expected to become so by itself."
+    return f"The service is not ready yet. Try again in {retry_after} s."
+
+
+class Closed(NamedTuple):
+    """That all requests with one key are refused, for now.
 
     Attributes:
-        left: The message that says that its client has left, if it has.
+        wakings: Of the news; when there are more, it has to be judged again.
+        until: When that has to be, on `time.monotonic`.
+        refusal: What they are told.
     """
 
-    __slots__ = (
-        "_alarm",
-        "_ended",
-        "_error",
-        "_kept",
-        "_reading",
-        "_readings",
-        "_receive",
-        "_size",
-        "deadline",
-        "left",
-        "path",
-    )
-
-    def __init__(self, path: str, deadline: float, receive: Receive) -> None:
-        self.path = path
-        self.deadline = deadline
-        self.left: Message | None = None
-        self._alarm = Alarm(deadline)
-        self._receive = receive
-        self._kept: list[Message] = []
-        self._size = 0
-        self._error: Exception | None = None
-        self._reading = True
-        self._ended = False
-        self._readings: Waiters | None = None
-
-    def release(self) -> None:
-        """Have it look at the gate again."""
-        self._alarm.ring()
-
-    async def wait(self) -> None:
-        """Return when it is released, its client has left, or its time is over."""
-        try:
-            await self._alarm.wait()
-        finally:
-            self._alarm.stop()
-            self._reading = False
-
-    async def read_ahead(self) -> None:
-        """Read until `wait` is over, as much is kept as may be, or the client left."""
-        try:
-            while self._reading and self.left is None and self._size < READ_AHEAD:
-                self._keep(await self._receive())
-                self._tell()
-        except Exception as error:
-            self._error = error
-        finally:
-            self._ended = True
-            self._tell()
-
-    async def receive(self) -> Message:
-        """Return the next message, as the server's own would; to many at once, too."""
-        if not (self._kept or self._ended):
-            self._readings = self._readings or Waiters()
-            await self._readings.wait_until(lambda: bool(self._kept or self._ended))
-        if self._kept:
-            return _to_hand_on(self._kept.pop(0))
-        if self.left is not None:
-            await checkpoint()  # It may be asked for ever.
-            return dict(self.left)
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        return await self._receive()
-
-    def _keep(self, message: Message) -> None:
-        if message["type"] in ("http.disconnect", "websocket.disconnect"):
-            self.left = message
-            self._alarm.ring()
-            return
-        body = message.get("body") or message.get("bytes") or message.get("text") or b""
-        self._size += PER_MESSAGE + len(body)
-        last = self._kept[-1] if self._kept else None
-        if last is not None and last["type"] == message["type"] == "http.request":
-            self._kept[-1] = _joined(last, message)
-        else:
-            self._kept.append(message)
-
-    def _tell(self) -> None:
-        if self._readings is not None:
-            self._readings.wake()
-
-
-def _joined(kept: Message, message: Message) -> Message:
-    """Add a piece of a body to what is kept of it, as servers do among themselves."""
-    body = kept.get("body", b"")
-    joined = body if isinstance(body, bytearray) else bytearray(body)
-    joined += message.get("body", b"")
-    more = message.get("more_body", False)
-    return {"type": "http.request", "body": joined, "more_body": more}
-
-
-def _to_hand_on(kept: Message) -> Message:
-    if isinstance(kept.get("body"), bytearray):
-        return {**kept, "body": bytes(kept["body"])}
-    return kept
+    wakings: int
+    until: float
+    refusal: Refusal
 
 
 async def _take_leave(scope: Scope, send: Send) -> None:
@@ -194,21 +149,29 @@ class GateKeeper:
     Args:
         settings: How long, and how many.
         judge: Called with a path as the app sees it.
+        key_of: Called with it, too; what `judge` would give as the verdict's key.
         observe: Told of held and refused requests.
         news: Woken when verdicts may have changed.
+        hears: Whether *observe* would do anything with an event of a kind; it is not
+            made otherwise, as refusals are many.
     """
 
     def __init__(
         self,
         settings: Gate,
         judge: Callable[[str], Verdict],
+        key_of: Callable[[str], Hashable],
         observe: Callable[[Event], None],
         news: Waiters,
+        hears: Callable[[type[Event]], bool],
     ) -> None:
+        self._hears = hears
         self._settings = settings
         self._judge = judge
+        self._key_of = key_of
         self._observe = observe
         self._held = 0
+        self._closed: dict[Hashable, Closed] = {}
         self._waiting: dict[Hashable, dict[HeldRequest, None]] = {}
         self._news = news
 
@@ -220,21 +183,38 @@ class GateKeeper:
         Returns:
             What is to be awaited. It decides at once, and adds no frame of its own.
         """
+        closed = self._closed.get(self._key_of(path))
+        if (
+            closed is not None
+            and closed.wakings == self._news.wakings
+            and closed.until > monotonic()
+        ):
+            return self._refuse(path, closed.refusal, scope, receive, send)
         verdict = self._judge(path)
         if verdict.admitted:
             return go(receive)
-        if verdict.due > self._settings.wait or not self._settings.wait:
-            return self._refuse(path, verdict, verdict.reason, scope, receive, send)
-        if self._held >= self._settings.max_waiting:
-            return self._refuse(path, verdict, "full", scope, receive, send)
-        return self._hold(path, verdict.key, scope, receive, send, go)
+        refusal = _refusal(verdict.reason, _retry_after(verdict.due))
+        if verdict.due <= self._settings.wait and self._settings.wait:
+            if self._held < self._settings.max_waiting:
+                return self._hold(path, verdict.key, scope, receive, send, go)
+            refusal = _refusal("full", refusal.retry_after)
+        elif verdict.reason == "not ready":
+            self._remember(verdict, refusal)
+        return self._refuse(path, refusal, scope, receive, send)
+
+    def _remember(self, verdict: Verdict, refusal: Refusal) -> None:
+        """Remember that its key is refused, as long as that is the same answer."""
+        until = math.inf
+        if refusal.retry_after is not None:
+            last = max(refusal.retry_after - 1, self._settings.wait)
+            until = monotonic() + verdict.due - last
+        self._closed[verdict.key] = Closed(self._news.wakings, until, refusal)
 
     async def refuse_for_good(
         self, path: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Refuse a request because it would have no end and the drain is on."""
-        verdict = Verdict(False, None, math.inf, "draining")
-        await self._refuse(path, verdict, verdict.reason, scope, receive, send)
+        await self._refuse(path, _refusal("draining", None), scope, receive, send)
 
     async def run(self) -> None:
         """Release waiters in batches as verdicts change, until cancelled; then all."""
@@ -305,8 +285,8 @@ class GateKeeper:
             self._observe(RequestAdmitted(held.path, waited))
             await go(held.receive)
         else:
-            args = (scope, held.receive, send)
-            await self._refuse(held.path, verdict, verdict.reason, *args)
+            refusal = _refusal(verdict.reason, _retry_after(verdict.due))
+            await self._refuse(held.path, refusal, scope, held.receive, send)
 
     def _enqueue(self, key: Hashable, held: HeldRequest) -> None:
         self._held += 1
@@ -319,58 +299,13 @@ class GateKeeper:
         if not queue:
             self._waiting.pop(key, None)
 
-    async def _refuse(
-        self,
-        path: str,
-        verdict: Verdict,
-        reason: str,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        retry_after = _retry_after(verdict.due)
-        self._observe(RequestRefused(path, retry_after, reason))
+    def _refuse(
+        self, path: str, refusal: Refusal, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        if self._hears(RequestRefused):
+            event = RequestRefused(path, refusal.retry_after, refusal.reason)
+            self._observe(event)
         if scope["type"] == "websocket":
-            answer = _refusal(reason, retry_after, html=False)
-            await deny_websocket(scope, receive, send, answer)
-        else:
-            answer = _refusal(reason, retry_after, html=prefers_html(scope))
-            await answer_http(scope, send, answer)
-
-
-_TITLE = "Service Unavailable"
-_DETAILS = {
-    "never started": (
-        "The server has not run this app's lifespan, so nothing that it needs was"
-        " opened. Turn the server's lifespan support on (uvicorn --lifespan on), or"
-        " where it has none say LifespanGuard(..., lazy_start=True). In tests run it:"
-        " `with TestClient(app)`, Quart's `test_app()`, asgi_lifespan_guard.testing's"
-        " `running(app)`; or show values instead of what is not opened:"
-        " `testing.override(resource, value=...)`."
-    ),
-    "stopped": "The service has stopped.",
-    "draining": "The service is stopping; another instance will answer.",
-}
-
-
-def _retry_after(due: float) -> int | None:
-    # Rounded first, or float noise makes one second more of a whole number.
-    return None if due == math.inf else max(1, math.ceil(round(due, 3)))
-
-
-@lru_cache(maxsize=64)
-def _refusal(reason: str, retry_after: int | None, *, html: bool) -> Answer:
-    detail = _DETAILS.get(reason) or _not_ready(retry_after)
-    if html:
-        answer = waiting_page(503, _TITLE, detail, retry_after)
-    else:
-        answer = problem(503, _TITLE, detail)
-    if retry_after is None:
-        return answer
-    return answer.with_header(b"retry-after", str(retry_after).encode())
-
-
-def _not_ready(retry_after: int | None) -> str:
-    if retry_after is None:
-        return "The service is not ready, and is not expected to become so by itself."
-    return f"The service is not ready yet. Try again in {retry_after} s."
+            return deny_websocket(scope, receive, send, refusal.problem)
+        answer = refusal.page if prefers_html(scope) else refusal.problem
+        return answer_http(scope, send, answer)

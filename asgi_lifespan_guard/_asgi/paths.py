@@ -18,7 +18,10 @@ def app_path(scope: Scope) -> str:
     hypercorn, granian and daphne do not; it is stripped where it stands as a whole.
     """
     path: str = scope["path"]
-    root = (scope.get("root_path") or "").rstrip("/")
+    root_path = scope.get("root_path")
+    if not root_path:
+        return path
+    root = root_path.rstrip("/")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         return path[len(root) :] or "/"
     return path

@@ -113,10 +113,11 @@ def closing(scope: Scope, send: Send) -> Send:
 
 def prefers_html(scope: Scope) -> bool:
     """Whether the client is a person's browser: a GET that names ``text/html``."""
-    return scope["method"] == "GET" and any(
-        name == b"accept" and b"text/html" in value.lower()
-        for name, value in scope.get("headers", ())
-    )
+    if scope["method"] == "GET":
+        for name, value in scope.get("headers", ()):
+            if name == b"accept" and b"text/html" in value.lower():
+                return True
+    return False
 
 
 async def sent(say: Callable[[], Awaitable[None]]) -> bool:
@@ -135,9 +136,14 @@ async def sent(say: Callable[[], Awaitable[None]]) -> bool:
 
 async def answer_http(scope: Scope, send: Send, answer: Answer) -> None:
     """Send *answer*; to a HEAD request without its body."""
-    await send(_start("http.response.start", answer))
-    body = b"" if scope.get("method") == "HEAD" else answer.body
-    await send(_whole("http.response.body", body))
+    # Written out, because refusals may be many.
+    headers, body = answer.all_headers.copy(), answer.body
+    start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    await send(start)
+    if scope.get("method") == "HEAD":
+        body = b""
+    # The specification has a default for it, which Quart's test client does not know.
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def deny_websocket(
@@ -152,15 +158,7 @@ async def deny_websocket(
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         return
-    await send(_start("websocket.http.response.start", answer))
-    await send(_whole("websocket.http.response.body", answer.body))
-
-
-def _start(kind: str, answer: Answer) -> dict[str, Any]:
-    headers = answer.all_headers.copy()
-    return {"type": kind, "status": answer.status, "headers": headers}
-
-
-def _whole(kind: str, body: bytes) -> dict[str, Any]:
-    # The specification has a default for it, which Quart's test client does not know.
-    return {"type": kind, "body": body, "more_body": False}
+    start = {"status": answer.status, "headers": answer.all_headers.copy()}
+    await send({"type": "websocket.http.response.start", **start})
+    body = {"body": answer.body, "more_body": False}
+    await send({"type": "websocket.http.response.body", **body})

@@ -10,7 +10,7 @@ from typing import Any
 from .._errors import ConfigurationError
 from .._tasks.backend import must_pass
 from ..events import Event, Observer
-from .logging import log, log_critical, log_failure
+from .logging import is_logged, log, log_critical, log_failure
 
 
 MOST_AT_ONCE = 1000
@@ -34,6 +34,10 @@ class Observers:
         self._observers = (log, *_checked(given))
         self._ahead: deque[Event] = deque()
         self._is_telling = False
+
+    def hears(self, kind: type[Event]) -> bool:
+        """Whether anybody would do anything with an event of *kind*."""
+        return len(self._observers) > 1 or is_logged(kind)
 
     def __call__(self, event: Event, /) -> None:
         """Tell everybody of *event*, at once or as soon as it is its turn."""

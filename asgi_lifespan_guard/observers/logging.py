@@ -129,10 +129,16 @@ _STARTUP_STOPPED = Line(INFO, "%(error)s")
 _NO_LIFESPAN = Line(INFO, "the app has no lifespan of its own")
 
 
+def is_logged(kind: type[Event]) -> bool:
+    """Whether events of *kind* may be written to the log, as it is set up now."""
+    # What stands for a row has no higher level than the row.
+    return logger.isEnabledFor(LINES[kind].level)
+
+
 def log(event: Event) -> None:
     """Write *event* to the log."""
-    if not logger.isEnabledFor(LINES[type(event)].level):
-        return  # What stands for a row has no higher level than the row.
+    if not is_logged(type(event)):
+        return
     line = _line(event)
     if logger.isEnabledFor(line.level):
         error = getattr(event, "error", None) if line.traceback else None

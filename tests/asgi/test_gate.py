@@ -13,14 +13,14 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import Gate
+from asgi_lifespan_guard._asgi import gate
 from asgi_lifespan_guard._asgi.gate import (
     BATCH,
-    PER_MESSAGE,
-    READ_AHEAD,
     GateKeeper,
     Reason,
     Verdict,
 )
+from asgi_lifespan_guard._asgi.held import PER_MESSAGE, READ_AHEAD
 from asgi_lifespan_guard._asgi.types import Receive
 from asgi_lifespan_guard._tasks.waiting import Waiters
 from asgi_lifespan_guard.events import (
@@ -50,6 +50,7 @@ class Gated:
         verdicts: By path; ``soon`` for any other.
         app: Behind the gate; echoes the body where it is not replaced.
         entered: Paths of the requests that were let in, in order.
+        judged: Paths that were asked about.
         server: Puts requests to the gate.
     """
 
@@ -58,11 +59,17 @@ class Gated:
     def __init__(self, observe: Observer, gate: Gate | None = None) -> None:
         self.verdicts: dict[str, Verdict] = {}
         self.entered: list[str] = []
+        self.judged: list[str] = []
         self.app: Any = echo
         self.server = MemoryServer(self._serve)
         self.news = Waiters()
         self.keeper = GateKeeper(
-            gate or Gate(wait=HOUR), self._judge, observe, self.news
+            gate or Gate(wait=HOUR),
+            self._judge,
+            lambda path: self.verdicts.get(path, self.soon).key,
+            observe,
+            self.news,
+            lambda kind: True,
         )
 
     def say(self, verdict: Verdict, *paths: str) -> None:
@@ -80,6 +87,7 @@ class Gated:
             keeping.cancel_scope.cancel()
 
     def _judge(self, path: str) -> Verdict:
+        self.judged.append(path)
         return self.verdicts.get(path, self.soon)
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
@@ -436,6 +444,67 @@ async def test_refuses_at_once(
     assert request.json()["status"] == 503
     seconds = None if retry_after is None else int(retry_after)
     assert recorder.events == [RequestRefused("/", seconds, told)]
+
+
+async def test_the_same_refusal_is_judged_once(
+    gated: Gated, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds until there is news, or as many seconds as it tells are another number.
+
+    Each is told of all the same.
+    """
+    clock = 1000.0
+    monkeypatch.setattr(gate, "monotonic", lambda: clock)
+    gated.say(Verdict(False, "a", 7200.5), "/a", "/a/b")
+    gated.say(Verdict(False, "c", inf), "/c")
+
+    async def told(path: str) -> str | None:
+        return (await gated.server.get(path)).headers.get("retry-after")
+
+    assert [await told("/a"), await told("/a/b"), await told("/c")] == [
+        "7201",
+        "7201",
+        None,
+    ]
+    assert gated.judged == ["/a", "/c"]
+    clock += 0.4
+    assert await told("/a") == "7201"
+    assert gated.judged == ["/a", "/c"]
+    clock += 0.2
+    gated.verdicts["/a"] = Verdict(False, "a", 7199.9)
+    assert await told("/a") == "7200"
+    clock += HOUR
+    await told("/c")
+    assert gated.judged == ["/a", "/c", "/a"]
+    gated.say(ADMITTED, "/a")
+    assert (await gated.server.get("/a")).status == 200
+    assert len(recorder.of(RequestRefused)) == 6
+
+
+async def test_who_may_wait_by_now_is_held(
+    gated: Gated, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal is not remembered for longer than the wait is too long."""
+    clock = 1000.0
+    monkeypatch.setattr(gate, "monotonic", lambda: clock)
+    gated.say(Verdict(False, None, HOUR + 0.25))
+    assert (await gated.server.get("/")).status == 503
+    clock += 0.5
+    gated.verdicts["/"] = Verdict(False, None, HOUR - 0.25)
+    async with gated.kept() as group:
+        group.start_soon(gated.server.get, "/")
+        await recorder.wait_for(RequestHeld)
+        gated.say(ADMITTED)
+
+
+async def test_nothing_is_made_that_nobody_hears(
+    gated: Gated, recorder: Recorder
+) -> None:
+    """Where no observer is interested a refusal is no event."""
+    gated.keeper._hears = lambda kind: False
+    gated.say(Verdict(False, None, inf))
+    assert (await gated.server.get("/")).status == 503
+    assert recorder.events == []
 
 
 async def test_says_what_to_do_where_nothing_was_started(recorder: Recorder) -> None:
