@@ -154,7 +154,8 @@ class Probes(Frozen, kw_only=True):
         ready: Path of the readiness probe, and of ``<ready>/<name>`` below it.
         startup: Path of the startup probe.
         details: Whether names, phases and (redacted) error texts may be shown to
-            whoever asks.
+            whoever asks. Without it there is a verdict alone, but for each resource
+            whose name is asked for, too.
 
     Raises:
         ConfigurationError: When a path does not begin with "/" or is used twice, or

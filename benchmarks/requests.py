@@ -199,9 +199,7 @@ def _fifty_to_three(times: Mapping[str, Times]) -> Row:
     return Row("pass-through, 50 resources / 3", ratio, "×", 1.1)
 
 
-def _over_bare(
-    times: Mapping[str, Times], what: str, name: str, bound: float
-) -> Row:
+def _over_bare(times: Mapping[str, Times], what: str, name: str, bound: float) -> Row:
     cost, bare = times[name], times["bare"]
     usual = cost.median / bare.median
     note = f"{cost.best:.0f} ns over {bare.best:.0f}; by medians {usual:.2f}"
