@@ -152,8 +152,8 @@ class GateKeeper:
         key_of: Called with it, too; what `judge` would give as the verdict's key.
         observe: Told of held and refused requests.
         news: Woken when verdicts may have changed.
-        hears: Whether *observe* would do anything with an event of a kind; it is not
-            made otherwise, as refusals are many.
+        hears: Whether *observe* would do anything with an event of a kind. Otherwise a
+            refusal that is remembered is not made one of: there may be many.
     """
 
     def __init__(
@@ -189,7 +189,9 @@ class GateKeeper:
             and closed.wakings == self._news.wakings
             and closed.until > monotonic()
         ):
-            return self._refuse(path, closed.refusal, scope, receive, send)
+            if self._hears(RequestRefused):
+                return self._refuse(path, closed.refusal, scope, receive, send)
+            return _answer(closed.refusal, scope, receive, send)
         verdict = self._judge(path)
         if verdict.admitted:
             return go(receive)
@@ -302,10 +304,14 @@ class GateKeeper:
     def _refuse(
         self, path: str, refusal: Refusal, scope: Scope, receive: Receive, send: Send
     ) -> Awaitable[None]:
-        if self._hears(RequestRefused):
-            event = RequestRefused(path, refusal.retry_after, refusal.reason)
-            self._observe(event)
-        if scope["type"] == "websocket":
-            return deny_websocket(scope, receive, send, refusal.problem)
-        answer = refusal.page if prefers_html(scope) else refusal.problem
-        return answer_http(scope, send, answer)
+        self._observe(RequestRefused(path, refusal.retry_after, refusal.reason))
+        return _answer(refusal, scope, receive, send)
+
+
+def _answer(
+    refusal: Refusal, scope: Scope, receive: Receive, send: Send
+) -> Awaitable[None]:
+    if scope["type"] == "websocket":
+        return deny_websocket(scope, receive, send, refusal.problem)
+    answer = refusal.page if prefers_html(scope) else refusal.problem
+    return answer_http(scope, send, answer)

@@ -500,11 +500,12 @@ async def test_who_may_wait_by_now_is_held(
 async def test_nothing_is_made_that_nobody_hears(
     gated: Gated, recorder: Recorder
 ) -> None:
-    """Where no observer is interested a refusal is no event."""
+    """Where no observer is interested a refusal is told of once, until it changes."""
     gated.keeper._hears = lambda kind: False
     gated.say(Verdict(False, None, inf))
-    assert (await gated.server.get("/")).status == 503
-    assert recorder.events == []
+    for _ in range(3):
+        assert (await gated.server.get("/")).status == 503
+    assert recorder.events == [RequestRefused("/", None, "not ready")]
 
 
 async def test_says_what_to_do_where_nothing_was_started(recorder: Recorder) -> None:
