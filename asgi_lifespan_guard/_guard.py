@@ -29,12 +29,13 @@ from ._redaction import redact
 from ._report import Report, ResourceReport
 from ._requests import Requests
 from ._run import Run, Surroundings
-from ._settings import Drain, Gate, Probes
+from ._settings import Drain, Gate, Probes, check_flag
 from ._state import KEY, HasScope, Source, scope_of, state_of
 from ._tasks.backend import HomeThread, current_task, on_trio
 from ._tasks.waiting import StateEvent, Waiters
 from .events import Event, Observer, Paused, PhaseChanged, Resumed
-from .observers.logging import log, log_critical, log_failure, log_quietly
+from .observers._telling import Observers
+from .observers.logging import log, log_critical, log_quietly
 
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class LifespanGuard:
         observers: Sequence[Observer] = (),
     ) -> None:
         try:
+            check_flag("LifespanGuard", "app_factory", app_factory)
             loaded = LoadedApp(
                 app,
                 factory=app_factory,
@@ -119,11 +121,11 @@ class LifespanGuard:
             )
             if isinstance(app, LifespanGuard):
                 self._plan.check_beside(app._plan)
+            own = log_quietly if self._plan.forwards_app else log
+            self._observe = Observers(own, observers)
         except ConfigurationError as error:
             log_critical(str(error))
             raise
-        own: Observer = log_quietly if self._plan.forwards_app else log
-        self._observers: tuple[Observer, ...] = (own, *observers)
         self._phase = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._moved)
         self._run: Run | None = None
         self._paused: str | None = None
@@ -401,14 +403,6 @@ class LifespanGuard:
     def _tell(self, event: Event) -> None:
         self._changed()
         self._observe(event)
-
-    def _observe(self, event: Event, /) -> None:
-        """Tell every observer; one that raises is logged, and does not stop others."""
-        for observer in self._observers:
-            try:
-                observer(event)
-            except Exception as error:
-                log_failure(observer, event, error)
 
     def _moved(self, old: Phase, new: Phase) -> None:
         if new is Phase.STARTING:

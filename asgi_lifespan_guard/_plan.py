@@ -13,7 +13,7 @@ from ._phases import ResourcePhase
 from ._report import ResourceReport
 from ._resources.graph import check_resources
 from ._resources.resource import Resource
-from ._settings import Drain, Gate, Probes, check_seconds
+from ._settings import Drain, Gate, Probes, check_flag, check_seconds
 from ._state import APP
 
 
@@ -63,6 +63,7 @@ class Plan:
         _check_kind("gate", gate, Gate)
         _check_kind("probes", probes, Probes)
         _check_kind("drain", drain, Drain)
+        check_flag("LifespanGuard", "lazy_start", lazy_start)
         check_seconds("LifespanGuard", "shutdown_timeout", shutdown_timeout)
         self.gate = gate or Gate()
         self.probes = probes or DEFAULT_PROBES
@@ -86,9 +87,13 @@ class Plan:
         as_without_us = all(starts_as_without_us(r) for r in self.recipes)
         self.transparent = as_without_us and not lazy_start
 
+    def key_of(self, path: str) -> str | None:
+        """Return the listed prefix that *path* lies under."""
+        return longest_prefix(self._by_prefix, path) if self._by_prefix else None
+
     def needed_by(self, path: str) -> tuple[str | None, frozenset[str]]:
         """Return the listed prefix that *path* lies under, and what it needs."""
-        prefix = longest_prefix(self._by_prefix, path) if self._by_prefix else None
+        prefix = self.key_of(path)
         return prefix, self._by_default if prefix is None else self._by_prefix[prefix]
 
     def check_beside(self, other: Plan) -> None:

@@ -21,7 +21,7 @@ from ._resources.overrides import to_show
 from ._run import Run
 from ._state import KEY
 from ._tasks.waiting import Waiters
-from .events import Observer
+from .observers._telling import Observers
 
 
 class Requests:
@@ -52,13 +52,15 @@ class Requests:
         in_flight: InFlight,
         probes: ProbeResponder,
         probe_paths: Set[str],
-        observe: Observer,
+        observe: Observers,
         app: Callable[[], ASGIApp],
         run: Callable[[], Run | None],
         lazy: LazyStart,
         news: Waiters,
     ) -> None:
-        self.gate = GateKeeper(plan.gate, self.judge, observe, news)
+        self.gate = GateKeeper(
+            plan.gate, self.judge, plan.key_of, observe, news, observe.hears
+        )
         self._plan = plan
         self._phase = phase
         self._state = state
@@ -79,7 +81,7 @@ class Requests:
         own_send = closing(scope, send) if draining else send
         if scope["type"] == "http" and path in self._probe_paths:
             await self._probes.answer(path, scope, own_send)
-        elif self._is_too_late_for(scope):
+        elif self._phase.phase is not Phase.SERVING and self._is_too_late_for(scope):
             await self.gate.refuse_for_good(path, scope, receive, own_send)
         else:
 

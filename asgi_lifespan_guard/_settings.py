@@ -38,6 +38,16 @@ def check_seconds(owner: str, option: str, value: object, *, zero: bool = True) 
     )
 
 
+def check_flag(owner: str, option: str, value: object) -> None:
+    """Raise unless *value* is `True` or `False`: ``"no"`` would count as true.
+
+    Raises:
+        ConfigurationError: When it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{owner}({option}={value!r}): must be True or False")
+
+
 def check_path(owner: str, option: str, value: object) -> None:
     """Raise unless *value* is an absolute path without a query.
 
@@ -144,10 +154,12 @@ class Probes(Frozen, kw_only=True):
         ready: Path of the readiness probe, and of ``<ready>/<name>`` below it.
         startup: Path of the startup probe.
         details: Whether names, phases and (redacted) error texts may be shown to
-            whoever asks.
+            whoever asks. Without it there is a verdict alone, but for each resource
+            whose name is asked for, too.
 
     Raises:
-        ConfigurationError: When a path does not begin with "/" or is used twice.
+        ConfigurationError: When a path does not begin with "/" or is used twice, or
+            *details* is no bool.
     """
 
     live: str | None = "/livez"
@@ -156,6 +168,7 @@ class Probes(Frozen, kw_only=True):
     details: bool = False
 
     def __post_init__(self) -> None:
+        check_flag("Probes", "details", self.details)
         paths = [
             (f.name, getattr(self, f.name)) for f in fields(self) if f.name != "details"
         ]

@@ -22,6 +22,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -36,13 +37,20 @@ T = TypeVar("T")
 
 PREFIX = "LIFESPAN_GUARD_"
 
+_SERVICE_LINK = (
+    r"\w+_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
+    r"|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes tells of a Service, such as ``lifespan-guard``, in variables."""
+
 
 def guard_from(environ: Mapping[str, str]) -> LifespanGuard:
     """Return the guard that *environ* describes.
 
     Raises:
         ConfigurationError: When the app is not named, a value is malformed, or a
-            variable with our prefix is none of ours. Logged as CRITICAL, too.
+            variable with our prefix is none of ours. Logged as CRITICAL, too. What
+            Kubernetes sets in every pod for a Service of a like name is left alone.
     """
     try:
         arguments = _arguments(environ)
@@ -56,7 +64,7 @@ def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {
         name.removeprefix(PREFIX): value
         for name, value in environ.items()
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) and not re.fullmatch(_SERVICE_LINK, name)
     }
     _check_known(given)
     if not given.get("APP"):
@@ -86,6 +94,13 @@ def _flag(text: str) -> bool:
     ]
 
 
+def _app_lifespan(text: str) -> str:
+    # "blocking" would be before the port opens, and the app is imported after that.
+    if text not in ("background", "off"):
+        raise ValueError(text)
+    return text
+
+
 def _path(text: str) -> str | None:
     return text or None
 
@@ -107,7 +122,7 @@ _DRAIN: Mapping[str, Callable[[str], Any]] = {
     "ENDLESS": _list,
 }
 _GUARD: Mapping[str, Callable[[str], Any]] = {
-    "APP_LIFESPAN": str,
+    "APP_LIFESPAN": _app_lifespan,
     "SHUTDOWN_TIMEOUT": float,
 }
 _KINDS: Mapping[Callable[[str], Any], str] = {
@@ -115,6 +130,10 @@ _KINDS: Mapping[Callable[[str], Any], str] = {
     int: "a whole number",
     _flag: "1 or 0",
     _import_string: "'module:attribute', such as main:app",
+    _app_lifespan: (
+        "background or off (blocking it cannot be: the app is imported behind the open"
+        " port)"
+    ),
 }
 _KNOWN = frozenset({"APP", "FACTORY", *_GATE, *_PROBES, *_DRAIN, *_GUARD})
 

@@ -1,7 +1,8 @@
 """What happened, as frozen facts; a closed set.
 
 An observer is called with every event, in the order in which they happened, on the
-event loop's thread. It must return at once and has no say. A `match` over `Event`
+event loop's thread; what it causes itself is told when everybody has heard of what
+it is told. It must return at once and has no say. A `match` over `Event`
 that ends in `typing.assert_never` fails type checking when an event is forgotten.
 `vars(event)` is a dict of an event's fields, for observers that take them all alike.
 """
@@ -12,6 +13,7 @@ from typing import Protocol, TypeAlias
 
 from ._frozen import Frozen
 from ._phases import Phase, ResourcePhase
+from ._redaction import describe, redact
 
 
 __all__ = [
@@ -48,14 +50,29 @@ __all__ = [
 ]
 
 
-class PhaseChanged(Frozen):
+class Fact(Frozen):
+    """Base of all events."""
+
+    def __repr__(self) -> str:
+        """Return it as it was made, but with its error as a redacted line."""
+        shown = (f"{name}={_shown(value)}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, BaseException):
+        return f"<{describe(value)}>"
+    return repr(redact(value)) if isinstance(value, str) else repr(value)
+
+
+class PhaseChanged(Fact):
     """The guard came from phase *old* into phase *new*."""
 
     old: Phase
     new: Phase
 
 
-class ResourcePhaseChanged(Frozen):
+class ResourcePhaseChanged(Fact):
     """A resource came from phase *old* into phase *new*."""
 
     resource: str
@@ -63,7 +80,7 @@ class ResourcePhaseChanged(Frozen):
     new: ResourcePhase
 
 
-class AttemptFailed(Frozen):
+class AttemptFailed(Fact):
     """An attempt to open a resource failed, and another will be made.
 
     Attributes:
@@ -83,7 +100,7 @@ class AttemptFailed(Frozen):
     unexpected: bool
 
 
-class ResourceOpened(Frozen):
+class ResourceOpened(Fact):
     """A resource is up.
 
     Attributes:
@@ -97,13 +114,13 @@ class ResourceOpened(Frozen):
     duration: float
 
 
-class ResourceSkipped(Frozen):
+class ResourceSkipped(Fact):
     """A resource is not enabled and was skipped."""
 
     resource: str
 
 
-class ResourceCrashed(Frozen):
+class ResourceCrashed(Fact):
     """A resource's context manager raised while it was up.
 
     Told with the cause, once it has been left; `ResourceDown` came before that.
@@ -113,7 +130,7 @@ class ResourceCrashed(Frozen):
     error: BaseException
 
 
-class CheckFailed(Frozen):
+class CheckFailed(Fact):
     """A check of a resource failed, for the *in_a_row*-th time in a row."""
 
     resource: str
@@ -121,7 +138,7 @@ class CheckFailed(Frozen):
     in_a_row: int
 
 
-class ResourceDown(Frozen):
+class ResourceDown(Fact):
     """A resource that was up is not ready any more.
 
     Its checks failed often enough; or it has crashed (*error* is a `CrashedError`).
@@ -131,20 +148,20 @@ class ResourceDown(Frozen):
     error: BaseException
 
 
-class ResourceRecovered(Frozen):
+class ResourceRecovered(Fact):
     """A resource's checks pass again: it is ready."""
 
     resource: str
 
 
-class ResourceReopening(Frozen):
+class ResourceReopening(Fact):
     """A resource that was up and came down is opened again in *wait* seconds."""
 
     resource: str
     wait: float
 
 
-class ResourceGaveUp(Frozen):
+class ResourceGaveUp(Fact):
     """A resource will not be tried again.
 
     Attributes:
@@ -162,21 +179,21 @@ class ResourceGaveUp(Frozen):
     required: bool
 
 
-class ResourceClosed(Frozen):
+class ResourceClosed(Fact):
     """A resource was closed, *duration* seconds after its closing began."""
 
     resource: str
     duration: float
 
 
-class CloseFailed(Frozen):
+class CloseFailed(Fact):
     """A resource's closing raised, or outlived its deadline."""
 
     resource: str
     error: BaseException
 
 
-class StartupFailed(Frozen):
+class StartupFailed(Fact):
     """The guard's startup failed; whatever was open has been closed.
 
     Attributes:
@@ -188,13 +205,13 @@ class StartupFailed(Frozen):
     reported: bool
 
 
-class GuardFailed(Frozen):
+class GuardFailed(Fact):
     """Something that no other event tells of ended the guard's lifespan."""
 
     error: BaseException
 
 
-class LifespanUnsupported(Frozen):
+class LifespanUnsupported(Fact):
     """The wrapped app has no lifespan of its own.
 
     Attributes:
@@ -208,33 +225,33 @@ class LifespanUnsupported(Frozen):
     unexpected: bool
 
 
-class ConversationBroken(Frozen):
+class ConversationBroken(Fact):
     """The server (or a wrapper around us) left the lifespan protocol."""
 
     problem: str
 
 
-class RequestHeld(Frozen):
+class RequestHeld(Fact):
     """A request waits at the gate. *path* is the path as the app would see it."""
 
     path: str
 
 
-class RequestAdmitted(Frozen):
+class RequestAdmitted(Fact):
     """A held request went on to the app after *waited* seconds."""
 
     path: str
     waited: float
 
 
-class RequestAbandoned(Frozen):
+class RequestAbandoned(Fact):
     """The client of a held request left after *waited* seconds."""
 
     path: str
     waited: float
 
 
-class RequestRefused(Frozen):
+class RequestRefused(Fact):
     """A request was answered with 503 (or its WebSocket denied).
 
     Attributes:
@@ -249,17 +266,17 @@ class RequestRefused(Frozen):
     reason: str
 
 
-class Paused(Frozen):
+class Paused(Fact):
     """Readiness is withheld by hand."""
 
     reason: str
 
 
-class Resumed(Frozen):
+class Resumed(Fact):
     """Readiness is not withheld any more."""
 
 
-class DrainBegun(Frozen):
+class DrainBegun(Fact):
     """The guard is unready for good and lets requests out.
 
     Attributes:
@@ -271,20 +288,20 @@ class DrainBegun(Frozen):
     in_flight: int
 
 
-class StreamEnded(Frozen):
+class StreamEnded(Fact):
     """An endless answer or a WebSocket was ended cleanly by the drain."""
 
     path: str
 
 
-class RequestCut(Frozen):
+class RequestCut(Fact):
     """A request was cancelled, *after* seconds into the drain: its grace was over."""
 
     path: str
     after: float
 
 
-class RequestStuck(Frozen):
+class RequestStuck(Fact):
     """A request did not end although it was cancelled twice.
 
     Attributes:
@@ -296,7 +313,7 @@ class RequestStuck(Frozen):
     age: float
 
 
-class DrainEnded(Frozen):
+class DrainEnded(Fact):
     """Nothing is in flight any more, or nothing that can be helped.
 
     Attributes:

@@ -24,6 +24,9 @@ from .measure import Row, serving, until
 WORK = 25e-6
 """Seconds of work in the app, for each request that is released."""
 
+PIECES = 1_000
+"""Of nothing, in which a client may send a body."""
+
 App: TypeAlias = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
@@ -31,6 +34,7 @@ def run(quick: bool) -> list[Row]:
     """Measure memory, idling and the release, each for itself."""
     number, idle = (200, 0.5) if quick else (10_000, 5.0)
     held = asyncio.run(_bytes_held(number))
+    in_pieces = asyncio.run(_bytes_held(number, PIECES))
     waiting = asyncio.run(_bytes_waiting(number))
     cpu = asyncio.run(_idle_cpu(number, idle))
     stalls = [asyncio.run(_stall_on_release(number)) for _ in range(2 if quick else 9)]
@@ -38,7 +42,13 @@ def run(quick: bool) -> list[Row]:
     stall, took = median(stalls), f"{min(stalls):.0f} to {max(stalls):.0f}"
     each = f"a task that waits without a guard: {waiting / 1024:.2f} KB, taken off"
     return [
-        Row("held: memory each", (held - waiting) / 1024, "KB", 2.5, each),
+        Row("held: memory each", (held - waiting) / 1024, "KB", 4.0, each),
+        Row(
+            "held: memory each, a body in 1,000 pieces of nothing",
+            (in_pieces - waiting) / 1024,
+            "KB",
+            4.0,
+        ),
         Row("held: CPU while idle", cpu, "%", 0.1),
         Row("held: loop stalled on release", stall, "ms", 20.0, took),
         Row("one `Event.set()`: loop stalled", burst, "ms"),
@@ -65,10 +75,10 @@ class Crowd:
             pass
         self.served += 1
 
-    async def come(self, app: App) -> None:
+    async def come(self, app: App, pieces: int = 1) -> None:
         """Send all requests to *app*, and let them settle."""
         for number in range(self._number):
-            self._tasks.append(asyncio.create_task(_request(app)))
+            self._tasks.append(asyncio.create_task(_request(app, pieces)))
             if number % 100 == 99:
                 await asyncio.sleep(0)
         for _ in range(5):
@@ -82,20 +92,20 @@ class Crowd:
         self._tasks.clear()
 
 
-async def _request(app: App) -> None:
+async def _request(app: App, pieces: int) -> None:
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": {}}
-    await app(scope, _client(), _send)
+    await app(scope, _client(pieces), _send)
 
 
-def _client() -> Callable[[], Coroutine[Any, Any, Mapping[str, Any]]]:
-    sent = False
+def _client(pieces: int) -> Callable[[], Coroutine[Any, Any, Mapping[str, Any]]]:
+    left = pieces
 
     async def receive() -> Mapping[str, Any]:
-        nonlocal sent
-        if sent:
+        nonlocal left
+        if not left:
             await asyncio.get_running_loop().create_future()
-        sent = True
-        return {"type": "http.request", "body": b"", "more_body": False}
+        left -= 1
+        return {"type": "http.request", "body": b"", "more_body": left > 0}
 
     return receive
 
@@ -130,10 +140,10 @@ async def _holding(
             await crowd.go()
 
 
-async def _bytes_held(number: int) -> float:
+async def _bytes_held(number: int, pieces: int = 1) -> float:
     crowd = Crowd(number)
     async with _holding(crowd, number) as (guard, _):
-        return await _bytes_each(crowd, guard, number)
+        return await _bytes_each(crowd, guard, number, pieces)
 
 
 async def _bytes_waiting(number: int) -> float:
@@ -144,12 +154,12 @@ async def _bytes_waiting(number: int) -> float:
         await crowd.go()
 
 
-async def _bytes_each(crowd: Crowd, app: App, number: int) -> float:
+async def _bytes_each(crowd: Crowd, app: App, number: int, pieces: int = 1) -> float:
     gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        await crowd.come(app)
+        await crowd.come(app, pieces)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:

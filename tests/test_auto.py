@@ -69,7 +69,9 @@ def test_every_setting() -> None:
         ({"WAIT": "5s"}, "LIFESPAN_GUARD_WAIT='5s': must be a number of seconds"),
         ({"MAX_WAITING": "1e3"}, "MAX_WAITING='1e3': must be a whole number"),
         ({"GRACE": "-1"}, "Drain(grace=-1.0): must be"),
-        ({"APP_LIFESPAN": "on"}, "app_lifespan='on' must be 'blocking'"),
+        ({"APP_LIFESPAN": "on"}, "APP_LIFESPAN='on': must be background or off"),
+        ({"APP_LIFESPAN": "blocking"}, "imported behind the open port"),
+        ({"SERVICE_PORTS": "80"}, "LIFESPAN_GUARD_SERVICE_PORTS is no setting"),
         (
             {"WAITS": "5"},
             "LIFESPAN_GUARD_WAITS is no setting; there are LIFESPAN_GUARD",
@@ -91,6 +93,23 @@ def test_mistakes(
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
         (logging.CRITICAL, str(caught.value))
     ]
+
+
+@pytest.mark.parametrize("service", ["", "APP_", "WEB_2_"])
+def test_what_kubernetes_tells_of_a_service_is_left_alone(service: str) -> None:
+    """A Service named `lifespan-guard`, or `lifespan-guard-app`, is no setting."""
+    link = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": "tcp://10.0.0.1:80",
+        "PORT_80_TCP": "tcp://10.0.0.1:80",
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    plan = plan_of(**{service + name: value for name, value in link.items()})
+    assert plan.gate == plan_of().gate
 
 
 def test_nothing_is_set(caplog: pytest.LogCaptureFixture) -> None:

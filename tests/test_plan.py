@@ -31,6 +31,16 @@ def _make() -> Any:
     return hello
 
 
+async def _hear(event: Any) -> None:
+    """Be told of an event, if somebody awaits it."""
+
+
+class Listener:
+    """Would be told of an event, if somebody awaited its call."""
+
+    async def __call__(self, event: Any) -> None: ...
+
+
 DB = resource(_open, name="db")
 CACHE = resource(_open, name="cache")
 OPTIONAL = resource(_open, name="docs", required=False)
@@ -81,6 +91,14 @@ def plan(
         pytest.param({"gate": UNKNOWN}, "'/s': ...}) names cache", id="unknown"),
         pytest.param({"shutdown_timeout": -1}, "0 or more", id="timeout"),
         pytest.param({"shutdown_timeout": None}, "number of seconds", id="no-timeout"),
+        pytest.param({"lazy_start": "no"}, "must be True or False", id="lazy-start"),
+        pytest.param({"app_factory": 1}, "must be True or False", id="app-factory"),
+        pytest.param({"observers": print}, "must be a list", id="one-observer"),
+        pytest.param({"observers": ["log"]}, "takes an event", id="no-observer"),
+        pytest.param({"observers": [Listener]}, "takes an event", id="observer-class"),
+        pytest.param({"observers": [_hear]}, "is async", id="async-observer"),
+        pytest.param({"observers": [Listener()]}, "is async", id="async-call"),
+        pytest.param({"observers": [_open]}, "is async", id="async-generator"),
     ],
 )
 def test_mistakes_are_told_at_once(

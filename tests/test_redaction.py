@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -11,11 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_lifespan_guard._redaction import (
+    LEAVES,
+    LINE,
+    MESSAGE,
+    TEXT,
     describe,
     leaves,
+    quote,
     redact,
     render_traceback,
 )
+from tests.support.texts import HARMLESS, SECRET, SECRETS
 
 
 SIGNS = string.ascii_letters + string.digits + "!#$%&()*+,-./:;<=>?@[]^_{|}~'\"\\"
@@ -76,19 +83,25 @@ def test_every_known_shape_is_masked(text: str, redacted: str) -> None:
     assert redact(text) == redacted
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "connection to db:5432 refused",
-        "postgresql://user@host:5432/db",
-        "http://localhost:8000/a",
-        "the password authentication failed for user 'me'",
-        "12:30:00 mail me@example.org",
-    ],
-)
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_secret_is_shown(name: str) -> None:
+    """In none of the shapes in which drivers, frameworks and shells show them."""
+    redacted = redact(SECRETS[name])
+    assert SECRET not in redacted
+    assert redact(redacted) == redacted
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_secret_is_shown_of_what_is_cut(name: str) -> None:
+    """Wherever the cut falls: what has lost its end is known by its beginning."""
+    text = SECRETS[name].replace("hunter2hunter", SECRET)
+    for most in range(len(text)):
+        assert SECRET not in redact(text, most).partition("…")[0]
+
+
+@pytest.mark.parametrize("text", HARMLESS)
 def test_what_holds_no_password_is_left_alone(text: str) -> None:
-    """Ports, paths, times and mere words are not taken for passwords."""
+    """Ports, paths, times, identifiers and mere words are not taken for passwords."""
     assert redact(text) == text
 
 
@@ -98,13 +111,54 @@ def test_a_long_password_is_masked_whole() -> None:
     assert redact(f"a://{user}:{token}@host/b") == f"a://{user}:***@host/b"
 
 
-@pytest.mark.parametrize(
-    "piece", ["a-", "a.", "a", "'", "a://b:c ", "a://b:c", "@", "a@ ", "password "]
-)
+PIECES = [
+    *("a-", "a.", "a", "'", "a://b:c ", "a://b:c", "@", "a@ ", "password ", "-", "\\"),
+    *("password=", "password={", "password=(", "password: [", "password: |\n ", "\n"),
+    *("'password': \"", "'a': 'b', ", "key=1 ", "eyJaaaaaaaa", "bearer ", "--a-"),
+    *(
+        "-----BEGIN PRIVATE KEY-----",
+        "%3A%2F%2F",
+        "jdbc:oracle:a:",
+        "login a ",
+        "('a', ",
+    ),
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
 def test_a_long_text_is_redacted_quickly(piece: str) -> None:
     """No text, however long and odd, keeps the event loop from its work."""
-    long = piece * 20_000
-    assert redact(long) == long
+    long = piece * 1_000_000
+    began = time.perf_counter()
+    redacted = redact(long)
+    assert time.perf_counter() - began < 5
+    assert len(redacted) < 2 * TEXT
+    assert redacted.endswith(f"… ({len(long):,} characters)")
+
+
+@pytest.mark.parametrize("piece", ["word ", "line\n", "password=a ", '{"a": "b"}, '])
+def test_an_error_of_megabytes_is_told_quickly_and_briefly(piece: str) -> None:
+    """Its line, and its traceback, alone and in a group of very many."""
+    error = ValueError(piece * 1_000_000)
+    error.add_note(piece * 1_000_000)
+    group = ExceptionGroup("many", [error] * 100)
+    began = time.perf_counter()
+    lines = [describe(error), describe(group)]
+    tracebacks = [render_traceback(error), render_traceback(group)]
+    assert time.perf_counter() - began < 5
+    assert max(map(len, lines)) < 2 * LEAVES * LINE
+    assert max(map(len, tracebacks)) < 60 * MESSAGE
+    assert lines[1].endswith("; and 90 more")
+    assert "characters)" in tracebacks[0]
+
+
+def test_what_would_forge_a_line_is_escaped() -> None:
+    """A text that is part of one line can neither end nor rewrite it."""
+    forged = "/a\r\n2026 CRITICAL db: down\x1b[2K\u2028\x85\udcff"
+    assert quote(forged) == (r"/a\r\n2026 CRITICAL db: down\x1b[2K\u2028\x85\udcff")
+    assert quote("/größe/ö 1") == "/größe/ö 1"
+    assert describe(OSError("a\r\x1b[31mb\nc")) == r"OSError: a \x1b[31mb c"
+    assert "\x1b" not in render_traceback(OSError("a\x1b[31mb"))
 
 
 def test_an_error_is_described_in_one_redacted_line() -> None:
@@ -153,6 +207,53 @@ def test_an_error_that_cannot_be_shown_is_described_all_the_same() -> None:
         f"OSError: a; {line}"
     )
     assert "SilentError: <exception str() failed>" in render_traceback(SilentError())
+
+
+def test_even_a_panic_in_the_text_of_an_error_stops_nobody() -> None:
+    """It is no `Exception`, and all the same about nothing but this text."""
+
+    class Panic(BaseException):
+        pass
+
+    class PanickingError(ValueError):
+        def __str__(self) -> str:
+            raise Panic
+
+    line = "<PanickingError whose text cannot be shown: Panic>"
+    assert describe(PanickingError()) == line
+
+
+def test_ctrl_c_in_the_text_of_an_error_is_raised() -> None:
+    """It is meant for the process."""
+
+    class SlowError(ValueError):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        describe(SlowError())
+
+
+def test_the_chain_of_causes_is_shown_to_a_bounded_depth() -> None:
+    """The nearest ones, each with its text redacted; not a thousand of them."""
+    error = OSError("number 0")
+    for number in range(1, 1_000):
+        outer = OSError(f"number {number} password={SECRET}")
+        outer.__cause__, error = error, outer
+    text = render_traceback(error)
+    assert "number 999 " in text
+    assert "number 990 " in text
+    assert "number 980 " not in text
+    assert SECRET not in text
+
+
+def test_notes_are_shown_and_redacted() -> None:
+    """Also one that is no text."""
+    error = OSError("a")
+    error.__notes__ = [f"dsn: redis://:{SECRET}@h", 5]  # type: ignore[list-item]
+    assert render_traceback(error).endswith("OSError: a\ndsn: redis://:***@h\n5")
+    error.__notes__ = 5  # type: ignore[assignment]
+    assert render_traceback(error) == "OSError: a\n5"
 
 
 def test_a_group_may_be_as_deep_as_it_likes() -> None:

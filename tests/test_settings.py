@@ -32,6 +32,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (Gate, {"needs": {"/": DB}}, "give a list of resources"),
     (Gate, {"needs": {"/": ["db"]}}, "() for a path that needs none"),
     (Probes, {"live": "livez"}, "Probes(live='livez'): must be a path"),
+    (Probes, {"details": "no"}, "Probes(details='no'): must be True or False"),
     (Probes, {"ready": 7}, "must be a path"),
     (Probes, {"live": "/readyz"}, "two probes cannot share one path"),
 ]

@@ -1,24 +1,25 @@
 """Keeps requests out until what they need is up: holds them, or answers 503.
 
 A request is held until it is let in, its time is over, its client has left, or the next
-attempt to open what it needs comes too late for it. While it waits its messages are
-read ahead, because that is the only way in which a server tells that the client has
-left; what was read is handed on, none is lost.
+attempt to open what it needs comes too late for it. Refusals may be many: what is said
+is written once, and while it stays the same a request is not judged anew.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Hashable, Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice, takewhile
+from time import monotonic
 from typing import Literal, NamedTuple, TypeAlias
 
-import anyio
 from anyio.lowlevel import checkpoint
 
+from .._frozen import Frozen
 from .._settings import Gate
-from .._tasks.groups import transparent_task_group
+from .._tasks.backend import now
+from .._tasks.beside import Beside
 from .._tasks.waiting import Waiters
 from ..events import (
     Event,
@@ -27,23 +28,24 @@ from ..events import (
     RequestHeld,
     RequestRefused,
 )
-from .reading import size_of, type_of
+from .held import HeldRequest
 from .responses import (
     Answer,
     answer_http,
     deny_websocket,
     prefers_html,
     problem,
+    sent,
     waiting_page,
 )
-from .types import Message, Receive, Scope, Send
+from .types import Receive, Scope, Send
 
 
 BATCH = 100
 """Waiters that are let in at once; the loop serves others in between."""
 
-READ_AHEAD = 64 * 1024
-"""Bytes of body that are kept."""
+GOING_AWAY = 1001
+"""The close code (RFC 6455) of an endpoint that is not there any more."""
 
 Reason: TypeAlias = Literal["never started", "not ready", "stopped", "draining"]
 Go: TypeAlias = Callable[[Receive], Awaitable[None]]
@@ -65,90 +67,80 @@ class Verdict(NamedTuple):
     reason: Reason = "not ready"
 
 
-class HeldRequest:
-    """Waits to be released, and reads ahead meanwhile.
+_TITLE = "Service Unavailable"
+_DETAILS = {
+    "never started": (
+        "The server has not run this app's lifespan, so nothing that it needs was"
+        " opened. Turn the server's lifespan support on (uvicorn --lifespan on), or"
+        " where it has none say LifespanGuard(..., lazy_start=True). In tests run it:"
+        " `with TestClient(app)`, Quart's `test_app()`, asgi_lifespan_guard.testing's"
+        " `running(app)`; or show values instead of what is not opened:"
+        " `testing.override(resource, value=...)`."
+    ),
+    "stopped": "The service has stopped.",
+    "draining": "The service is stopping; another instance will answer.",
+}
 
-    Args:
-        path: Its path as the app sees it.
-        deadline: Until when it is held, on the event loop's clock.
-        receive: The server's.
+
+def _retry_after(due: float) -> int | None:
+    # Rounded first, or float noise makes one second more of a whole number.
+    return None if due == math.inf else max(1, math.ceil(round(due, 3)))
+
+
+class Refusal(Frozen):
+    """Why a request is not let in, and the answers that say so, each written once."""
+
+    reason: str
+    retry_after: int | None
+
+    @cached_property
+    def problem(self) -> Answer:
+        """For programs."""
+        return self._with_retry_after(problem(503, _TITLE, self._detail))
+
+    @cached_property
+    def page(self) -> Answer:
+        """For people."""
+        page = waiting_page(503, _TITLE, self._detail, self.retry_after)
+        return self._with_retry_after(page)
+
+    @property
+    def _detail(self) -> str:
+        return _DETAILS.get(self.reason) or _not_ready(self.retry_after)
+
+    def _with_retry_after(self, answer: Answer) -> Answer:
+        if self.retry_after is None:
+            return answer
+        return answer.with_header(b"retry-after", str(self.retry_after).encode())
+
+
+_refusal = lru_cache(maxsize=64)(Refusal)
+
+
+def _not_ready(retry_after: int | None) -> str:
+    if retry_after is None:
+        return "The service is not ready, and is not expected to become so by itself."
+    return f"The service is not ready yet. Try again in {retry_after} s."
+
+
+class Closed(NamedTuple):
+    """That all requests with one key are refused, for now.
 
     Attributes:
-        left: Whether its client has left.
-        released: Whether it is to look at the gate again.
+        wakings: Of the news; when there are more, it has to be judged again.
+        until: When that has to be, on `time.monotonic`.
+        refusal: What they are told.
     """
 
-    __slots__ = (
-        "_ended",
-        "_error",
-        "_messages",
-        "_read",
-        "_reading",
-        "_receive",
-        "_size",
-        "_waiters",
-        "deadline",
-        "left",
-        "path",
-        "released",
-    )
+    wakings: int
+    until: float
+    refusal: Refusal
 
-    def __init__(self, path: str, deadline: float, receive: Receive) -> None:
-        self.path = path
-        self.deadline = deadline
-        self.left = False
-        self.released = False
-        self._waiters = Waiters()
-        self._receive = receive
-        self._messages: list[Message] = []
-        self._error: Exception | None = None
-        self._reading = True
-        self._read: anyio.Event | None = None
-        self._ended = False
-        self._size = 0
 
-    def release(self) -> None:
-        """Wake it."""
-        self.released = True
-        self._waiters.wake()
-
-    async def wait(self) -> None:
-        """Return when it is released, its client has left, or its time is over."""
-        scope = anyio.CancelScope(deadline=self.deadline)
-        with scope:
-            await self._waiters.wait_until(lambda: self.released or self.left)
-        self._reading = False
-
-    async def read_ahead(self) -> None:
-        """Read until `wait` is over, 64 KiB are there, or the client has left."""
-        try:
-            while self._reading and not self.left and self._size < READ_AHEAD:
-                self._take(await self._receive())
-        except Exception as error:
-            self._error = error
-        finally:
-            self._ended = True
-            if self._read is not None:
-                self._read.set()
-
-    async def receive(self) -> Message:
-        """Return the next message, as the server's own would."""
-        if not self._messages and not self._ended:
-            self._read = anyio.Event()
-            await self._read.wait()
-        if self._messages:
-            return self._messages.pop(0)
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        return await self._receive()
-
-    def _take(self, message: Message) -> None:
-        self._messages.append(message)
-        self._size += size_of(message)
-        if type_of(message) in ("http.disconnect", "websocket.disconnect"):
-            self.left = True
-            self._waiters.wake()
+async def _take_leave(scope: Scope, send: Send) -> None:
+    """End a handshake whose client has left: uvicorn misses an answer otherwise."""
+    if scope["type"] == "websocket":
+        await sent(lambda: send({"type": "websocket.close", "code": GOING_AWAY}))
 
 
 class GateKeeper:
@@ -157,44 +149,74 @@ class GateKeeper:
     Args:
         settings: How long, and how many.
         judge: Called with a path as the app sees it.
+        key_of: Called with it, too; what `judge` would give as the verdict's key.
         observe: Told of held and refused requests.
         news: Woken when verdicts may have changed.
+        hears: Whether *observe* would do anything with an event of a kind. Otherwise a
+            refusal that is remembered is not made one of: there may be many.
     """
 
     def __init__(
         self,
         settings: Gate,
         judge: Callable[[str], Verdict],
+        key_of: Callable[[str], Hashable],
         observe: Callable[[Event], None],
         news: Waiters,
+        hears: Callable[[type[Event]], bool],
     ) -> None:
+        self._hears = hears
         self._settings = settings
         self._judge = judge
+        self._key_of = key_of
         self._observe = observe
         self._held = 0
+        self._closed: dict[Hashable, Closed] = {}
         self._waiting: dict[Hashable, dict[HeldRequest, None]] = {}
         self._news = news
 
-    async def pass_or_refuse(
+    def pass_or_refuse(
         self, path: str, scope: Scope, receive: Receive, send: Send, go: Go
-    ) -> None:
-        """Call *go* with what to receive from, once the request may pass; or refuse."""
+    ) -> Awaitable[None]:
+        """Call *go* with what to receive from, once the request may pass; or refuse.
+
+        Returns:
+            What is to be awaited. It decides at once, and adds no frame of its own.
+        """
+        closed = self._closed.get(self._key_of(path))
+        if (
+            closed is not None
+            and closed.wakings == self._news.wakings
+            and closed.until > monotonic()
+        ):
+            if self._hears(RequestRefused):
+                return self._refuse(path, closed.refusal, scope, receive, send)
+            return _answer(closed.refusal, scope, receive, send)
         verdict = self._judge(path)
         if verdict.admitted:
-            await go(receive)
-        elif verdict.due > self._settings.wait or not self._settings.wait:
-            await self._refuse(path, verdict, verdict.reason, scope, receive, send)
-        elif self._held >= self._settings.max_waiting:
-            await self._refuse(path, verdict, "full", scope, receive, send)
-        else:
-            await self._hold(path, verdict.key, scope, receive, send, go)
+            return go(receive)
+        refusal = _refusal(verdict.reason, _retry_after(verdict.due))
+        if verdict.due <= self._settings.wait and self._settings.wait:
+            if self._held < self._settings.max_waiting:
+                return self._hold(path, verdict.key, scope, receive, send, go)
+            refusal = _refusal("full", refusal.retry_after)
+        elif verdict.reason == "not ready":
+            self._remember(verdict, refusal)
+        return self._refuse(path, refusal, scope, receive, send)
+
+    def _remember(self, verdict: Verdict, refusal: Refusal) -> None:
+        """Remember that its key is refused, as long as that is the same answer."""
+        until = math.inf
+        if refusal.retry_after is not None:
+            last = max(refusal.retry_after - 1, self._settings.wait)
+            until = monotonic() + verdict.due - last
+        self._closed[verdict.key] = Closed(self._news.wakings, until, refusal)
 
     async def refuse_for_good(
         self, path: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Refuse a request because it would have no end and the drain is on."""
-        verdict = Verdict(False, None, math.inf, "draining")
-        await self._refuse(path, verdict, verdict.reason, scope, receive, send)
+        await self._refuse(path, _refusal("draining", None), scope, receive, send)
 
     async def run(self) -> None:
         """Release waiters in batches as verdicts change, until cancelled; then all."""
@@ -224,7 +246,7 @@ class GateKeeper:
 
     def _is_decided(self, held: HeldRequest) -> bool:
         verdict = self._judge(held.path)
-        too_late = anyio.current_time() + verdict.due > held.deadline
+        too_late = now() + verdict.due > held.deadline
         return verdict.admitted or too_late
 
     async def _hold(
@@ -236,101 +258,60 @@ class GateKeeper:
         send: Send,
         go: Go,
     ) -> None:
-        deadline = anyio.current_time() + self._settings.wait
-        held = HeldRequest(path, deadline, receive)
+        began = now()
+        held = HeldRequest(path, began + self._settings.wait, receive)
+        self._observe(RequestHeld(path))
         failure: Exception | None = None
-        async with transparent_task_group() as group:
-            group.start_soon(held.read_ahead)
+        async with Beside(held.read_ahead):
             try:
-                if await self._is_admitted(key, held):
-                    await go(held.receive)
-                elif not held.left:
-                    verdict = self._judge(path)
-                    args = (scope, held.receive, send)
-                    await self._refuse(path, verdict, verdict.reason, *args)
+                self._enqueue(key, held)
+                try:
+                    await held.wait()
+                finally:
+                    self._dequeue(key, held)
+                await self._go_on(held, now() - began, scope, send, go)
             except Exception as error:
                 failure = error  # raised outside, where no group is made of it
-            group.cancel_scope.cancel()
         if failure is not None:
             raise failure
 
-    async def _is_admitted(self, key: Hashable, held: HeldRequest) -> bool:
-        began = anyio.current_time()
-        self._observe(RequestHeld(held.path))
-        await self._wait_in_queue(key, held)
-        waited = anyio.current_time() - began
-        if held.left:
-            self._observe(RequestAbandoned(held.path, waited))
-            return False
-        admitted = self._judge(held.path).admitted
-        if admitted:
-            self._observe(RequestAdmitted(held.path, waited))
-        return admitted
-
-    async def _wait_in_queue(self, key: Hashable, held: HeldRequest) -> None:
-        self._held += 1
-        queue = self._waiting.setdefault(key, {})
-        queue[held] = None
-        try:
-            await held.wait()
-        finally:
-            self._held -= 1
-            queue.pop(held, None)
-            if not queue and self._waiting.get(key) is queue:
-                del self._waiting[key]
-
-    async def _refuse(
-        self,
-        path: str,
-        verdict: Verdict,
-        reason: str,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+    async def _go_on(
+        self, held: HeldRequest, waited: float, scope: Scope, send: Send, go: Go
     ) -> None:
-        retry_after = _retry_after(verdict.due)
-        self._observe(RequestRefused(path, retry_after, reason))
-        if scope["type"] == "websocket":
-            answer = _refusal(reason, retry_after, html=False)
-            await deny_websocket(scope, receive, send, answer)
+        """Do what is to be done with a request that waits no more."""
+        verdict = self._judge(held.path)
+        if held.left is not None:
+            self._observe(RequestAbandoned(held.path, waited))
+            await _take_leave(scope, send)
+        elif verdict.admitted:
+            self._observe(RequestAdmitted(held.path, waited))
+            await go(held.receive)
         else:
-            answer = _refusal(reason, retry_after, html=prefers_html(scope))
-            await answer_http(scope, send, answer)
+            refusal = _refusal(verdict.reason, _retry_after(verdict.due))
+            await self._refuse(held.path, refusal, scope, held.receive, send)
+
+    def _enqueue(self, key: Hashable, held: HeldRequest) -> None:
+        self._held += 1
+        self._waiting.setdefault(key, {})[held] = None
+
+    def _dequeue(self, key: Hashable, held: HeldRequest) -> None:
+        self._held -= 1
+        queue = self._waiting.get(key, {})
+        queue.pop(held, None)
+        if not queue:
+            self._waiting.pop(key, None)
+
+    def _refuse(
+        self, path: str, refusal: Refusal, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        self._observe(RequestRefused(path, refusal.retry_after, refusal.reason))
+        return _answer(refusal, scope, receive, send)
 
 
-_TITLE = "Service Unavailable"
-_DETAILS = {
-    "never started": (
-        "The server has not run this app's lifespan, so nothing that it needs was"
-        " opened. Turn the server's lifespan support on (uvicorn --lifespan on), or"
-        " where it has none say LifespanGuard(..., lazy_start=True). In tests run it:"
-        " `with TestClient(app)`, Quart's `test_app()`, asgi_lifespan_guard.testing's"
-        " `running(app)`; or show values instead of what is not opened:"
-        " `testing.override(resource, value=...)`."
-    ),
-    "stopped": "The service has stopped.",
-    "draining": "The service is stopping; another instance will answer.",
-}
-
-
-def _retry_after(due: float) -> int | None:
-    # Rounded first, or float noise makes one second more of a whole number.
-    return None if due == math.inf else max(1, math.ceil(round(due, 3)))
-
-
-@lru_cache(maxsize=64)
-def _refusal(reason: str, retry_after: int | None, *, html: bool) -> Answer:
-    detail = _DETAILS.get(reason) or _not_ready(retry_after)
-    if html:
-        answer = waiting_page(503, _TITLE, detail, retry_after)
-    else:
-        answer = problem(503, _TITLE, detail)
-    if retry_after is None:
-        return answer
-    return answer.with_header(b"retry-after", str(retry_after).encode())
-
-
-def _not_ready(retry_after: int | None) -> str:
-    if retry_after is None:
-        return "The service is not ready, and is not expected to become so by itself."
-    return f"The service is not ready yet. Try again in {retry_after} s."
+def _answer(
+    refusal: Refusal, scope: Scope, receive: Receive, send: Send
+) -> Awaitable[None]:
+    if scope["type"] == "websocket":
+        return deny_websocket(scope, receive, send, refusal.problem)
+    answer = refusal.page if prefers_html(scope) else refusal.problem
+    return answer_http(scope, send, answer)

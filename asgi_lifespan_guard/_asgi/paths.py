@@ -20,6 +20,8 @@ def app_path(scope: Scope) -> str:
     path = scope.get("path")
     if not isinstance(path, str):
         return ""  # A direct call in somebody's tests, whose app reads no path.
+    if not scope.get("root_path"):
+        return path
     root = root_path_of(scope).rstrip("/")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         return path[len(root) :] or "/"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from math import isinf
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import unquote_plus
 
 from .._frozen import Frozen
 from .._report import Report, ResourceReport
@@ -27,6 +27,12 @@ from .types import Receive, Scope, Send
 HEALTH = b"application/health+json"
 LOGGERS = ("uvicorn.access", "hypercorn.access", "granian.access")
 
+MOST_FIELDS = 1000
+"""Fields of a query that are looked at."""
+
+MOST_HIDDEN = 100
+"""Paths that are kept out of the access logs."""
+
 
 class Query(Frozen):
     """What the asker wants to know beyond the verdict."""
@@ -37,11 +43,20 @@ class Query(Frozen):
     @classmethod
     def of(cls, scope: Scope) -> Query:
         """Read it from a request's query string."""
-        asked = parse_qs(query_of(scope), keep_blank_values=True)
-        return cls("verbose" in asked, tuple(asked.get("exclude", ())))
+        # No more are read than anybody needs: strangers may ask for anything.
+        fields = query_of(scope).split(b"&", MOST_FIELDS)[:MOST_FIELDS]
+        verbose = any(field.partition(b"=")[0] == b"verbose" for field in fields)
+        names = (f[len(_EXCLUDE) :] for f in fields if f.startswith(_EXCLUDE))
+        return cls(
+            verbose, tuple(unquote_plus(name.decode("latin-1")) for name in names)
+        )
 
 
+_EXCLUDE = b"exclude="
 _PLAIN = Query(verbose=False, excluded=())
+_NOT_ALLOWED = problem(
+    405, "Method Not Allowed", "Probes answer GET and HEAD."
+).with_header(b"allow", b"GET, HEAD")
 _NEVER = -1, problem(503, "Service Unavailable", "It has not been asked for yet.")
 
 
@@ -84,10 +99,10 @@ class ProbeResponder:
         """Answer the probe at *path*."""
         self.filter.hide(scope["path"])
         if scope.get("method") not in ("GET", "HEAD"):
-            refusal = problem(405, "Method Not Allowed", "Probes answer GET and HEAD.")
-            await answer_http(scope, send, refusal.with_header(b"allow", b"GET, HEAD"))
+            await answer_http(scope, send, _NOT_ALLOWED)
             return
-        if scope.get("query_string"):
+        query = query_of(scope)
+        if query and self._is_about(path, query):
             answer = self._answer_to(path, Query.of(scope))
         else:
             made, answer = self._remembered.get(path, _NEVER)
@@ -109,9 +124,16 @@ class ProbeResponder:
         else:
             await send({"type": "websocket.close", "code": 1000})
 
+    def _is_about(self, path: str, query: bytes) -> bool:
+        """Whether *query* could make another answer of the probe at *path*."""
+        verdict = self._verdicts.get(path)
+        if verdict is not None and self._details and b"verbose" in query:
+            return True
+        return verdict in (_ready, _started) and _EXCLUDE in query
+
     def _remember(self, path: str) -> Answer:
         answer = self._answer_to(path, _PLAIN)
-        if path in self._verdicts:
+        if path in self._verdicts or not self._details:
             self._remembered[path] = self._news.wakings, answer
         return answer
 
@@ -195,15 +217,24 @@ class ProbeFilter(logging.Filter):
     A probe every few seconds from every kubelet and balancer drowns what people look
     for. uvicorn's records carry their arguments as a tuple, hypercorn's and granian's
     as a mapping; what is neither is left alone.
+
+    Only so many paths are remembered, the latest ones: below a mount that takes
+    anything, strangers may ask for a probe under any path. A path that is asked for
+    again is hidden again, before the server writes of it.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._hidden: set[str] = set()
+        self._hidden: dict[str, None] = {}
 
     def hide(self, path: str) -> None:
         """Drop records of *path*, which is as the server sees it, from now on."""
-        self._hidden.add(path)
+        hidden = self._hidden
+        if path not in hidden or len(hidden) >= MOST_HIDDEN:
+            hidden.pop(path, None)
+            hidden[path] = None
+            if len(hidden) > MOST_HIDDEN:
+                del hidden[next(iter(hidden))]
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether *record* is to be kept."""

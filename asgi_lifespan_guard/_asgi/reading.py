@@ -23,12 +23,12 @@ def type_of(thing: Any) -> object:
 def accepts(scope: Scope, media: bytes) -> bool:
     """Whether a client names *media* among what it accepts."""
     try:
-        return any(
-            name == b"accept" and media in value.lower()
-            for name, value in scope.get("headers") or ()
-        )
+        for name, value in scope.get("headers") or ():
+            if name == b"accept" and media in value.lower():
+                return True
     except (AttributeError, TypeError, ValueError):
         return False
+    return False
 
 
 def has_extension(scope: Scope, name: str) -> bool:
@@ -37,10 +37,10 @@ def has_extension(scope: Scope, name: str) -> bool:
     return isinstance(extensions, Mapping) and name in extensions
 
 
-def query_of(scope: Scope) -> str:
+def query_of(scope: Scope) -> bytes:
     """Return the query string."""
     query = scope.get("query_string")
-    return query.decode("latin-1") if isinstance(query, bytes) else ""
+    return query if isinstance(query, bytes) else b""
 
 
 def state_in(scope: Scope) -> Mapping[str, Any] | None:
@@ -50,6 +50,8 @@ def state_in(scope: Scope) -> Mapping[str, Any] | None:
 
 
 def size_of(message: Any) -> int:
-    """Return how many bytes of body a message has."""
-    body = message.get("body") if isinstance(message, Mapping) else None
-    return len(body) if isinstance(body, bytes) else 0
+    """Return how much payload a message has: bytes of body, or of what was sent."""
+    if not isinstance(message, Mapping):
+        return 0
+    payload = message.get("body") or message.get("bytes") or message.get("text")
+    return len(payload) if isinstance(payload, bytes | str) else 0

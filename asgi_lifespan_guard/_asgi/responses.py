@@ -133,9 +133,14 @@ async def sent(say: Callable[[], Awaitable[None]]) -> bool:
 
 async def answer_http(scope: Scope, send: Send, answer: Answer) -> None:
     """Send *answer*; to a HEAD request without its body."""
-    await send(_start("http.response.start", answer))
-    body = b"" if scope.get("method") == "HEAD" else answer.body
-    await send(_whole("http.response.body", body))
+    # Written out, because refusals may be many.
+    headers, body = answer.all_headers.copy(), answer.body
+    start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    await send(start)
+    if scope.get("method") == "HEAD":
+        body = b""
+    # The specification has a default for it, which Quart's test client does not know.
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def deny_websocket(
@@ -150,15 +155,7 @@ async def deny_websocket(
     if not has_extension(scope, "websocket.http.response"):
         await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         return
-    await send(_start("websocket.http.response.start", answer))
-    await send(_whole("websocket.http.response.body", answer.body))
-
-
-def _start(kind: str, answer: Answer) -> dict[str, Any]:
-    headers = answer.all_headers.copy()
-    return {"type": kind, "status": answer.status, "headers": headers}
-
-
-def _whole(kind: str, body: bytes) -> dict[str, Any]:
-    # The specification has a default for it, which Quart's test client does not know.
-    return {"type": kind, "body": body, "more_body": False}
+    start = {"status": answer.status, "headers": answer.all_headers.copy()}
+    await send({"type": "websocket.http.response.start", **start})
+    body = {"body": answer.body, "more_body": False}
+    await send({"type": "websocket.http.response.body", **body})

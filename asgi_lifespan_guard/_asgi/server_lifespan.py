@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager
 
 from anyio.lowlevel import checkpoint
 
-from .._errors import AppLifespanError, StartupFailedError
-from .._redaction import redact
+from .._errors import AppLifespanError, LifespanGuardError, StartupFailedError
+from .._redaction import redact, show
 from .._tasks.backend import must_pass
 from ..events import ConversationBroken, Observer, StartupFailed
 from .reading import type_of
@@ -36,7 +36,8 @@ async def converse(
 
     Raises:
         BaseException: What entering or leaving *service* raised, after the server was
-            told, as frameworks do it; and whatever the server's own callables raise.
+            told, as frameworks do it: an error of ours as a copy without its causes.
+            And whatever the server's own callables raise.
     """
     if await _next_of(receive, observe, _BEFORE) == "lifespan.shutdown":
         await send({"type": "lifespan.shutdown.complete"})
@@ -76,16 +77,16 @@ async def _hold(
 async def _confess(
     send: Send, observe: Observer, stage: str, failure: BaseException
 ) -> None:
-    """Tell the server of *failure*, and raise it, as an unwrapped app would have.
+    """Tell the server of *failure*, and raise what an unwrapped app would have raised.
 
     Not inside an ``except``, which would leave its mark on the app's own exception.
     """
     if stage == "startup":
         observe(StartupFailed(failure, isinstance(failure, StartupFailedError)))
     await send(_failed(stage, failure))
-    raised = _raised_by_app(failure)
-    if raised is not None:
-        raise raised
+    to_raise = _to_raise(failure)
+    if to_raise is not None:
+        raise to_raise
 
 
 async def _next_of(
@@ -107,20 +108,32 @@ async def _next_of(
 def _failed(stage: str, error: BaseException) -> Message:
     reply: Message = {"type": f"lifespan.{stage}.failed"}
     said = _said_by_app(error)
-    message = str(error) if said is None or not said.told else said.message
+    message = show(error, str) if said is None or not said.told else said.message
     if message is not None:
         reply["message"] = redact(message)
     return reply
 
 
-def _raised_by_app(error: BaseException) -> BaseException | None:
+def _to_raise(error: BaseException) -> BaseException | None:
     """Return what an unwrapped app would have raised; ``None``, if it only said so."""
     said = _said_by_app(error)
     if said is None:
-        return error
+        return _alone(error) if isinstance(error, LifespanGuardError) else error
     if said.cause is None and not said.told:
         return said
     return said.cause
+
+
+def _alone(error: LifespanGuardError) -> LifespanGuardError:
+    """Return a copy of an error of ours without what it came from.
+
+    It has to be raised, because some who run a lifespan go by that alone (Starlette's
+    `TestClient`). But servers print what is raised (granian), and the texts of its
+    causes are not redacted. The log has shown them, redacted.
+    """
+    alone = type(error).__new__(type(error), *error.args)
+    vars(alone).update(vars(error))
+    return alone
 
 
 def _said_by_app(error: BaseException) -> AppLifespanError | None:

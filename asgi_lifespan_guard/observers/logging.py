@@ -14,7 +14,7 @@ from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, getLogger
 from typing import NamedTuple
 
 from .._errors import CrashedError, NeedGaveUpError, StopRequestedError
-from .._redaction import describe, redact, render_traceback, show
+from .._redaction import describe, quote, redact, render_traceback, show
 from .._state import APP
 from ..events import (
     AttemptFailed,
@@ -136,11 +136,16 @@ _NO_LIFESPAN = Line(INFO, "the app has no lifespan of its own")
 _REFUSED_LIFESPAN = Line(INFO, "the app has no lifespan of its own (%(error)s)")
 
 
+def is_logged(kind: type[Event]) -> bool:
+    """Whether events of *kind* may be written to the log, as it is set up now."""
+    # What stands for a row has no higher level than the row.
+    return logger.isEnabledFor(LINES[kind].level)
+
+
 def log(event: Event) -> None:
     """Write *event* to the log."""
-    if not logger.isEnabledFor(LINES[type(event)].level):
-        return  # What stands for a row has no higher level than the row.
-    _write_line(event, _line(event))
+    if is_logged(type(event)):
+        _write_line(event, _line(event))
 
 
 def _write_line(event: Event, line: Line) -> None:
@@ -170,12 +175,12 @@ def log_critical(text: str) -> None:
     logger.critical("%s", redact(text))
 
 
-def log_failure(observer: object, event: Event, error: Exception) -> None:
+def log_failure(observer: object, event: Event, error: BaseException) -> None:
     """Write that *observer* raised *error* when it was told of *event*."""
     if logger.isEnabledFor(ERROR):
         fields: dict[str, object] = {
             "event": type(event).__name__,
-            "observer": redact(show(observer, repr)),
+            "observer": quote(redact(show(observer, repr))),
             "error": describe(error),
         }
         text = "observer %(observer)s failed on %(event)s: %(error)s"
@@ -228,13 +233,13 @@ def _presentable(event: Event) -> dict[str, object]:
 def _shown(value: object) -> object:
     match value:
         case StopRequestedError():  # Nothing failed: it has no need of its name.
-            return redact(str(value))
+            return quote(redact(str(value)))
         case BaseException():
             return describe(value)
         case Enum():
             return value.value
-        case str():
-            return redact(value)
+        case str():  # A path may hold anything: it was asked for by a stranger.
+            return quote(redact(value))
         case _:
             return value
 

@@ -10,7 +10,7 @@ import pytest
 from granian.log import log_request_builder
 from hypercorn.logging import AccessLogAtoms
 
-from asgi_lifespan_guard._asgi.probes import LOGGERS, ProbeFilter
+from asgi_lifespan_guard._asgi.probes import LOGGERS, MOST_HIDDEN, ProbeFilter
 
 
 class _Kept(logging.Handler):
@@ -96,6 +96,20 @@ def test_drops_probe_hits_only(
     messages = [record.getMessage() for record in kept]
     assert len(messages) == 2
     assert "/livezz" in messages[0]
+
+
+def test_remembers_so_many_paths_and_no_more(kept: list[logging.LogRecord]) -> None:
+    """Under however many paths strangers ask: who asks again is hidden again."""
+    hider = ProbeFilter()
+    with hider.installed():
+        for number in range(10_000):
+            hider.hide("/livez")
+            hider.hide(f"/{number}/livez")
+        assert len(hider._hidden) == MOST_HIDDEN
+        for path in ("/livez", "/9999/livez", "/0/livez"):
+            _log_as_uvicorn(path)
+    (record,) = kept
+    assert "GET /0/livez" in record.getMessage()
 
 
 def test_leaves_the_loggers_as_they_were(kept: list[logging.LogRecord]) -> None:

@@ -13,13 +13,14 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import Gate
+from asgi_lifespan_guard._asgi import gate
 from asgi_lifespan_guard._asgi.gate import (
     BATCH,
-    READ_AHEAD,
     GateKeeper,
     Reason,
     Verdict,
 )
+from asgi_lifespan_guard._asgi.held import PER_MESSAGE, READ_AHEAD
 from asgi_lifespan_guard._asgi.types import Receive
 from asgi_lifespan_guard._tasks.waiting import Waiters
 from asgi_lifespan_guard.events import (
@@ -49,6 +50,7 @@ class Gated:
         verdicts: By path; ``soon`` for any other.
         app: Behind the gate; echoes the body where it is not replaced.
         entered: Paths of the requests that were let in, in order.
+        judged: Paths that were asked about.
         server: Puts requests to the gate.
     """
 
@@ -57,11 +59,17 @@ class Gated:
     def __init__(self, observe: Observer, gate: Gate | None = None) -> None:
         self.verdicts: dict[str, Verdict] = {}
         self.entered: list[str] = []
+        self.judged: list[str] = []
         self.app: Any = echo
         self.server = MemoryServer(self._serve)
         self.news = Waiters()
         self.keeper = GateKeeper(
-            gate or Gate(wait=HOUR), self._judge, observe, self.news
+            gate or Gate(wait=HOUR),
+            self._judge,
+            lambda path: self.verdicts.get(path, self.soon).key,
+            observe,
+            self.news,
+            lambda kind: True,
         )
 
     def say(self, verdict: Verdict, *paths: str) -> None:
@@ -79,6 +87,7 @@ class Gated:
             keeping.cancel_scope.cancel()
 
     def _judge(self, path: str) -> Verdict:
+        self.judged.append(path)
         return self.verdicts.get(path, self.soon)
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
@@ -188,6 +197,72 @@ async def test_a_large_body_is_not_read_ahead(gated: Gated, recorder: Recorder) 
     assert len(request.body) == sum(map(len, pieces))
 
 
+@pytest.mark.parametrize("piece", [b"", b"x"], ids=["empty", "one-byte"])
+async def test_a_body_in_very_many_pieces_is_kept_as_one(
+    gated: Gated, recorder: Recorder, piece: bytes
+) -> None:
+    """Pieces are joined, and there is an end to reading pieces of nothing, too."""
+    pieces = [piece] * (READ_AHEAD // PER_MESSAGE + 10)
+    messages: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        more = True
+        while more:
+            messages.append(await receive())
+            more = messages[-1]["more_body"]
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    gated.app = app
+    request = gated.server.http("/", method="POST", body=pieces)
+    async with gated.kept() as group:
+        group.start_soon(request.run)
+        await anyio.wait_all_tasks_blocked()
+        assert READ_AHEAD // (PER_MESSAGE + 1) <= request.reads < len(pieces)
+        gated.say(ADMITTED)
+    kept = messages[0]["body"]
+    assert type(kept) is bytes
+    assert len(messages) == 1 + len(pieces) - (len(kept) or READ_AHEAD // PER_MESSAGE)
+    assert b"".join(message["body"] for message in messages) == b"".join(pieces)
+
+
+async def test_a_server_that_uses_one_message_again(
+    gated: Gated, recorder: Recorder
+) -> None:
+    """Its messages are neither changed nor counted on to stay as they were."""
+    message = {"type": "http.request", "body": b"a", "more_body": True}
+    request = gated.server.http("/", method="POST", body=None)
+    async with gated.kept() as group:
+        group.start_soon(request.run)
+        request.feed(message, message, {**message, "more_body": False})
+        await request.wait_until(lambda: request.reads == 4)
+        gated.say(ADMITTED)
+    assert request.body == b"aaa"
+    assert message["body"] == b"a"
+
+
+async def test_what_a_websocket_says_early_counts_too(
+    gated: Gated, recorder: Recorder
+) -> None:
+    """Over HTTP/2 a client can talk before it was let in; that is bounded as well."""
+    text = {"type": "websocket.receive", "text": "x" * READ_AHEAD}
+    heard = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        heard.extend([await receive() for _ in range(3)])
+        await send({"type": "websocket.close"})
+
+    gated.app = app
+    handshake = gated.server.websocket("/")
+    handshake.feed(text, text)
+    async with gated.kept() as group:
+        group.start_soon(handshake.run)
+        await anyio.wait_all_tasks_blocked()
+        assert handshake.reads == 2
+        gated.say(ADMITTED)
+    assert heard == [{"type": "websocket.connect"}, text, text]
+
+
 async def test_an_app_that_reads_nothing(gated: Gated, recorder: Recorder) -> None:
     """What was read ahead for an app that does not want it is dropped."""
 
@@ -227,6 +302,59 @@ async def test_a_client_that_leaves_later_is_seen_by_the_app(
         "http.disconnect",
         "http.disconnect",
     ]
+
+
+@pytest.mark.parametrize("leaves", ["while it waits", "before"])
+async def test_everybody_who_receives_hears_that_the_client_left(
+    gated: Gated, recorder: Recorder, leaves: str
+) -> None:
+    """Two of them do in a framework that watches the client beside a stream."""
+    heard = []
+
+    async def hear(receive: Receive) -> None:
+        heard.append((await receive())["type"])
+        await checkpoint()  # Does not stop the others.
+        heard.append((await receive())["type"])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if leaves == "before":
+            request.leave()
+            await anyio.wait_all_tasks_blocked()
+        async with anyio.create_task_group() as listening:
+            listening.start_soon(hear, receive)
+            listening.start_soon(hear, receive)
+            await anyio.wait_all_tasks_blocked()
+            request.leave()
+
+    gated.app = app
+    request = gated.server.http("/")
+    async with gated.kept() as group:
+        group.start_soon(request.run)
+        await recorder.wait_for(RequestHeld)
+        gated.say(ADMITTED)
+    assert heard == ["http.disconnect"] * 4
+
+
+async def test_who_asks_for_ever_whether_the_client_left_does_not_hold_the_loop(
+    gated: Gated, recorder: Recorder
+) -> None:
+    """The answer is always there, and others run in between all the same."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        recorder.mark("in")
+        with anyio.move_on_after(MOMENT):
+            while True:
+                await receive()
+
+    gated.app = app
+    request = gated.server.http("/")
+    async with gated.kept() as group:
+        group.start_soon(request.run)
+        await recorder.wait_for(RequestHeld)
+        gated.say(ADMITTED)
+        await recorder.wait_for_mark("in")
+        request.leave()
 
 
 async def test_only_those_it_concerns_are_let_in(
@@ -316,6 +444,68 @@ async def test_refuses_at_once(
     assert request.json()["status"] == 503
     seconds = None if retry_after is None else int(retry_after)
     assert recorder.events == [RequestRefused("/", seconds, told)]
+
+
+async def test_the_same_refusal_is_judged_once(
+    gated: Gated, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds until there is news, or as many seconds as it tells are another number.
+
+    Each is told of all the same.
+    """
+    clock = 1000.0
+    monkeypatch.setattr(gate, "monotonic", lambda: clock)
+    gated.say(Verdict(False, "a", 7200.5), "/a", "/a/b")
+    gated.say(Verdict(False, "c", inf), "/c")
+
+    async def told(path: str) -> str | None:
+        return (await gated.server.get(path)).headers.get("retry-after")
+
+    assert [await told("/a"), await told("/a/b"), await told("/c")] == [
+        "7201",
+        "7201",
+        None,
+    ]
+    assert gated.judged == ["/a", "/c"]
+    clock += 0.4
+    assert await told("/a") == "7201"
+    assert gated.judged == ["/a", "/c"]
+    clock += 0.2
+    gated.verdicts["/a"] = Verdict(False, "a", 7199.9)
+    assert await told("/a") == "7200"
+    clock += HOUR
+    await told("/c")
+    assert gated.judged == ["/a", "/c", "/a"]
+    gated.say(ADMITTED, "/a")
+    assert (await gated.server.get("/a")).status == 200
+    assert len(recorder.of(RequestRefused)) == 6
+
+
+async def test_who_may_wait_by_now_is_held(
+    gated: Gated, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal is not remembered for longer than the wait is too long."""
+    clock = 1000.0
+    monkeypatch.setattr(gate, "monotonic", lambda: clock)
+    gated.say(Verdict(False, None, HOUR + 0.25))
+    assert (await gated.server.get("/")).status == 503
+    clock += 0.5
+    gated.verdicts["/"] = Verdict(False, None, HOUR - 0.25)
+    async with gated.kept() as group:
+        group.start_soon(gated.server.get, "/")
+        await recorder.wait_for(RequestHeld)
+        gated.say(ADMITTED)
+
+
+async def test_nothing_is_made_that_nobody_hears(
+    gated: Gated, recorder: Recorder
+) -> None:
+    """Where no observer is interested a refusal is told of once, until it changes."""
+    gated.keeper._hears = lambda kind: False
+    gated.say(Verdict(False, None, inf))
+    for _ in range(3):
+        assert (await gated.server.get("/")).status == 503
+    assert recorder.events == [RequestRefused("/", None, "not ready")]
 
 
 async def test_says_what_to_do_where_nothing_was_started(recorder: Recorder) -> None:
@@ -443,6 +633,63 @@ async def test_lets_go_of_a_client_that_left(
         request.leave()
     assert [type(event) for event in recorder.events] == [RequestHeld, RequestAbandoned]
     assert (gated.entered, request.sent) == ([], [])
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_a_handshake_is_ended_whose_client_left(
+    gated: Gated, recorder: Recorder, deaf: bool
+) -> None:
+    """Uvicorn takes one that is left without a word for a fault of the app."""
+    handshake = gated.server.websocket("/")
+    sent = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if deaf:
+            raise OSError("the client has left")
+
+    async with gated.kept() as group:
+        group.start_soon(gated._serve, handshake.scope, handshake.receive, send)
+        await recorder.wait_for(RequestHeld)
+        handshake.leave()
+    assert sent == [{"type": "websocket.close", "code": 1001}]
+
+
+async def test_a_cancelled_request_waits_for_what_it_reads(
+    gated: Gated, recorder: Recorder
+) -> None:
+    """No task of ours outlives it, even if the server's `receive` has to clean up."""
+    cleaning, cleaned = anyio.Event(), anyio.Event()
+
+    async def receive() -> Any:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                cleaning.set()
+                await cleaned.wait()
+                recorder.mark("cleaned")
+
+    async def client() -> None:
+        scope = gated.server.http("/").scope
+        try:
+            await gated._serve(scope, receive, None)
+        finally:
+            recorder.mark("over")
+
+    async with gated.kept() as keeping, anyio.create_task_group() as group:
+        group.start_soon(client)
+        await recorder.wait_for(RequestHeld)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+        keeping.start_soon(_set_after, cleaning, cleaned)
+    assert recorder.marks == ["cleaned", "over"]
+
+
+async def _set_after(first: anyio.Event, second: anyio.Event) -> None:
+    await first.wait()
+    await anyio.wait_all_tasks_blocked()
+    second.set()
 
 
 async def test_a_cancelled_request_does_not_count_any_more(recorder: Recorder) -> None:

@@ -165,6 +165,43 @@ async def test_a_stranger_learns_nothing_but_the_verdict(path: str) -> None:
     assert set(answer.json()) == {"status"}
 
 
+@pytest.mark.parametrize(
+    ("path", "details"),
+    [
+        ("/livez?x", False),
+        ("/livez?verbose&exclude=db", False),
+        ("/readyz?verbose", False),
+        ("/readyz?include=db", False),
+        ("/readyz/db?verbose&exclude=db", False),
+        ("/livez?exclude=db", True),
+        ("/startupz?" + "x" * 60_000, True),
+    ],
+)
+async def test_a_query_that_changes_nothing_costs_nothing(
+    path: str, details: bool
+) -> None:
+    """However often a stranger asks, the report is made once."""
+    reports = []
+
+    def report() -> Report:
+        reports.append(serving(SECRETIVE))
+        return reports[-1]
+
+    responder = ProbeResponder(Probes(details=details), NAMES, report, Waiters())
+    server = MemoryServer(responder.app)
+    answers = [await server.get(path) for _ in range(3)]
+    assert len({answer.body for answer in answers}) == 1
+    assert len(reports) == 1
+
+
+async def test_a_query_is_read_to_a_bounded_length() -> None:
+    """Of what is asked for beyond that, nothing counts."""
+    reasonable = "&".join(["exclude=other"] * 500 + ["exclude=d%62"])
+    assert (await ask(serving(away("db")), f"/readyz?{reasonable}")).status == 200
+    endless = "&".join(["exclude=other"] * 5_000 + ["exclude=db"])
+    assert (await ask(serving(away("db")), f"/readyz?{endless}")).status == 503
+
+
 async def test_details_show_everything() -> None:
     """With `details`, `?verbose` shows the report."""
     report = Report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -160,6 +161,37 @@ async def test_failing_blocking_resource(recorder: Recorder) -> None:
     assert recorder.events == [StartupFailed(error, reported=True)]
     for fact in ("'db'", "3 attempts", "refused"):
         assert fact in wire.told[0]["message"]
+
+
+async def test_an_error_of_ours_is_raised_without_its_causes(
+    recorder: Recorder,
+) -> None:
+    """Servers print what is raised, and nobody has redacted the causes' texts."""
+    cause = OSError("postgresql://app:hunter2@db refused")
+    error = StartupFailedError("db", 3, cause)
+    error.__cause__ = cause
+    with pytest.raises(StartupFailedError) as caught:
+        await talk(recorder, Wire(recorder, STARTUP), enter=error)
+    raised = caught.value
+    assert (str(raised), raised.resource, raised.cause) == (str(error), "db", cause)
+    assert raised.__cause__ is raised.__context__ is None
+    assert "hunter2" not in "".join(traceback.format_exception(raised))
+    assert error.__cause__ is cause  # Observers were given it.
+
+
+async def test_an_error_that_cannot_be_shown_is_told_all_the_same(
+    recorder: Recorder,
+) -> None:
+    """The server hears of the failure, and the failure is raised."""
+
+    class SilentError(OSError):
+        def __str__(self) -> str:
+            raise LookupError
+
+    wire = Wire(recorder, STARTUP)
+    with pytest.raises(SilentError):
+        await talk(recorder, wire, enter=SilentError())
+    assert "SilentError whose text cannot be shown" in wire.told[0]["message"]
 
 
 @pytest.mark.parametrize("stage", ["startup", "shutdown"])
