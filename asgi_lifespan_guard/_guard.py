@@ -179,14 +179,14 @@ class LifespanGuard:
         """
         try:
             fast = (
-                scope["path"] not in self._probe_paths
+                (path := scope["path"]) not in self._probe_paths
                 and not scope["root_path"]
                 and (state := self._any_state or scope["state"])[KEY] is self._expected
                 and state is not self._shared
                 and scope["type"] == "http"
             )
         except (KeyError, TypeError):
-            fast = False
+            fast, path = False, ""
         if not fast:
             return await self._dispatch(scope, receive, send)
         live = self._tracked
@@ -195,7 +195,7 @@ class LifespanGuard:
         task = current_task(self._loop)
         if task in live:
             return await self._in_flight.run(self._app, scope, receive, send)
-        live[task] = scope, send
+        live[task] = scope, send, path
         try:
             await self._app(scope, receive, send)
         except BaseException as error:
@@ -319,9 +319,10 @@ class LifespanGuard:
                 Not needed where it waits in the very task that the server started.
         """
         key = self._in_flight.key_of(scope_of(source))
-        await self._news.wait_until(lambda: self._run is not None)
-        assert self._run is not None
-        await self._run.drainer.wait_over(key)
+        while True:
+            await self._news.wait_until(lambda: self.phase not in _OVER)
+            if self._run is not None and await self._run.drainer.wait_over(key):
+                return
 
     async def probes_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the probes as an ASGI app of its own: a private port, or a mount."""

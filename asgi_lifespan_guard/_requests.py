@@ -77,7 +77,7 @@ class Requests:
         own_send = closing(scope, send) if draining else send
         if scope["type"] == "http" and path in self._probe_paths:
             await self._probes.answer(path, scope, own_send)
-        elif self._is_too_late_for(scope):
+        elif self._is_too_late_for(scope, path):
             await self.gate.refuse_for_good(path, scope, receive, own_send)
         else:
 
@@ -117,11 +117,11 @@ class Requests:
         else:
             await self._lazy.wait()
 
-    def _is_too_late_for(self, scope: Scope) -> bool:
+    def _is_too_late_for(self, scope: Scope, path: str) -> bool:
         """Whether it has no end of its own, and the drain is letting those out."""
         run = self._current_run()
         letting_out = run is not None and run.drainer.refuses_streams
-        return letting_out and self._in_flight.is_endless(scope)
+        return letting_out and self._in_flight.is_endless(scope, path)
 
     def _current_run(self) -> Run | None:
         run = self._run()

@@ -36,7 +36,7 @@ from ._resources.resource import Resource
 from ._resources.supervisor import Supervisor
 from ._signals import StopSignal, StopSignals, end_process
 from ._state import APP
-from ._tasks.backend import must_pass
+from ._tasks.backend import must_pass, now
 from ._tasks.groups import transparent_task_group
 from ._tasks.waiting import Waiters, to_its_end
 from .events import GuardFailed, Observer
@@ -107,6 +107,7 @@ class Run:
         self.supervisor = self._new_supervisor()
         self.drainer = Drainer(
             self._plan.drain or DEFAULT_DRAIN,
+            self._plan.shutdown_timeout,
             around.in_flight,
             around.observe,
             self._leave_if_due,
@@ -158,9 +159,18 @@ class Run:
         elif self._serves():
             self._begin_drain(signal.name, signal.delay, signal.pass_on)
         else:
-            self.drainer.hurry()
+            self._hurry(signal)
             if signal.pass_on is not None:
                 signal.pass_on()
+
+    def _hurry(self, signal: StopSignal) -> None:
+        """Cut short the delay; a second Ctrl-C, which a server obeys, the grace."""
+        if signal.is_impatient:
+            self.drainer.cut_short()
+        else:
+            self.drainer.hurry()
+        if self._phase.phase is Phase.DRAINING:
+            self._bound_the_stop()
 
     def _gave_up(self, recipe: Resource[Any]) -> None:
         if recipe.on_give_up == "exit":
@@ -184,15 +194,15 @@ class Run:
         if self._serves():
             watchers = len(self._around.watchers)
             self._phase.handle(Trigger.DRAIN)
-            walked = self._bound_the_stop if is_stop else None
-            self.drainer.begin(reason, delay, release, walked, watchers)
+            self.drainer.begin(reason, delay, release, watchers)
+            if is_stop:
+                self._bound_the_stop()
 
-    def _bound_the_stop(self, delay: float) -> None:
-        """Bound everything from now on by one deadline."""
-        drain = self._plan.drain
-        if drain is not None:
-            seconds = delay + drain.grace + self._plan.shutdown_timeout
-            self.supervisor.close_by(anyio.current_time() + seconds)
+    def _bound_the_stop(self) -> None:
+        """Bound everything from now on by one deadline, and by none that is later."""
+        if self._plan.drain is not None:
+            seconds = self.drainer.time_left + self._plan.shutdown_timeout
+            self.supervisor.close_by(now() + seconds)
 
     def _leave_with(self, last_act: Callable[[], None]) -> None:
         """Stop after the drain without being told by the server; then *last_act*."""
@@ -227,6 +237,7 @@ class Run:
         finally:
             starting = self._phase.phase is Phase.STARTING
             self._phase.handle(Trigger.FAIL if starting else Trigger.CLOSED)
+            self.drainer.omit()
             self._scope = {}  # It holds what the app has yielded.
 
     @asynccontextmanager
@@ -264,6 +275,7 @@ class Run:
         if self._plan.drain is not None:
             self._begin_drain("shutdown", 0.0)
             self.drainer.hurry()
+            self._bound_the_stop()
             await to_its_end(self.drainer.finish)
             await to_its_end(self.drainer.wait_latecomers)
 

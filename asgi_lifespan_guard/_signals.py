@@ -37,12 +37,16 @@ class StopSignal(Frozen):
         pass_on: Lets it do what it would have done without us; ``None``: it has.
         ends_the_process: Whether that is to end the process at once, so that it must
             not be passed on before everything is closed.
+        is_impatient: Whether it is Ctrl-C, and not the first signal: what makes uvicorn
+            wait for nobody. One SIGTERM may well come twice, from a process manager
+            and from its workers' main process.
     """
 
     name: str
     delay: float
     pass_on: Callable[[], None] | None
     ends_the_process: bool
+    is_impatient: bool = False
 
 
 class StopSignals:
@@ -65,6 +69,7 @@ class StopSignals:
         self._stop = stop
         self._schedule: Schedule = scheduler()
         self._fatal: int | None = None
+        self._heard = 0
         self._chain = SignalChain(settings.signals, self._notice)
 
     def __enter__(self) -> None:
@@ -96,7 +101,9 @@ class StopSignals:
         pass_on = partial(self._chain.pass_on, signum) if held else None
         delay = self._delay_of(signum) if held else 0.0
         name = signal.Signals(signum).name
-        self._stop(StopSignal(name, delay, pass_on, fatal))
+        impatient = signum == signal.SIGINT and self._heard > 0
+        self._heard += 1
+        self._stop(StopSignal(name, delay, pass_on, fatal, impatient))
 
     def _delay_of(self, signum: int) -> float:
         return self._settings.delay if signum == signal.SIGTERM else 0.0  # not Ctrl-C

@@ -33,7 +33,7 @@ LAYERS = (
 PLAIN = set.union(*LAYERS[:4])
 LONGEST_FUNCTION = 50
 LONGEST_MODULE = 410
-LONGER = {"_resources/owner.py": 500}
+LONGER = {"_guard.py": 460, "_resources/owner.py": 500}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

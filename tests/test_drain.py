@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+import uvloop
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import ConfigurationError, Drain, LifespanGuard, Phase
@@ -27,8 +28,8 @@ from asgi_lifespan_guard.events import (
     StreamEnded,
 )
 from tests.recorder import PATIENCE, Recorder
-from tests.support.memory_server import MemoryServer, Request
-from tests.support.resources import Tap
+from tests.support.memory_server import LifespanError, MemoryServer, Request
+from tests.support.resources import Tap, hello
 from tests.support.virtual_time import on_virtual_time
 
 
@@ -64,6 +65,13 @@ class Site:
     async def slow(self, scope: Any, receive: Any, send: Any) -> None:
         await self.finish.wait()
         await _answer(send)
+
+    async def cleaning(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
 
     async def stubborn(self, scope: Any, receive: Any, send: Any) -> None:
         while not self.finish.is_set():
@@ -268,6 +276,81 @@ class SlowTap(Tap):
 
 @pytest.mark.anyio
 @on_virtual_time
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_one_deadline_bounds_the_whole_stop(
+    recorder: Recorder, by_hand: bool
+) -> None:
+    """What ignores being cut takes its time from that of the closing, and only half."""
+    site, tap = Site(recorder), HangingTap(recorder)
+    drain = Drain(grace=2)
+    guard = LifespanGuard(site, [tap.recipe], drain=drain, shutdown_timeout=4)
+    server = MemoryServer(guard)
+    with anyio.CancelScope(shield=True) as in_time:
+        async with anyio.create_task_group() as group:
+            with pytest.raises(LifespanError, match="db"):
+                await _stop(server, guard, group, recorder, in_time, by_hand)
+            site.finish.set()
+    assert not in_time.cancel_called
+    assert recorder.marks.count("close db") == 1
+
+
+async def _stop(
+    server: MemoryServer,
+    guard: LifespanGuard,
+    group: Any,
+    recorder: Recorder,
+    in_time: anyio.CancelScope,
+    by_hand: bool,
+) -> None:
+    async with server:
+        await guard.wait_ready(PATIENCE)
+        group.start_soon(server.http("/stubborn").run)
+        await recorder.wait_for_mark("in /stubborn")
+        in_time.deadline = anyio.current_time() + 2 + 4 + 1.5
+        if by_hand:
+            guard.begin_drain()
+            await anyio.sleep(1)
+
+
+class HangingTap(Tap):
+    """Takes as long to close as it may."""
+
+    async def close(self) -> None:
+        await anyio.sleep_forever()
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_the_drain_waits_for_the_next_one(
+    recorder: Recorder,
+) -> None:
+    """Not for one that is over; and a start that fails does not end the waiting."""
+    tap = Tap(recorder, errors=[OSError("no")], startup="blocking")
+    guard = LifespanGuard(hello, [tap.recipe], observers=[recorder])
+
+    async def wait(name: str) -> None:
+        await guard.wait_drain()
+        recorder.mark(name)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait, "first")
+        with pytest.raises(LifespanError):
+            async with MemoryServer(guard):
+                pytest.fail("it started")
+        for name in ("first", "second"):
+            await anyio.wait_all_tasks_blocked()
+            assert name not in recorder.marks
+            async with MemoryServer(guard):
+                guard.begin_drain()
+                await recorder.wait_for_mark(name)
+                await guard.wait_drain()
+            group.start_soon(wait, "second" if name == "first" else "third")
+        await anyio.wait_all_tasks_blocked()
+        assert "third" not in recorder.marks
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+@on_virtual_time
 async def test_who_came_after_the_drain_is_waited_for_a_little(
     recorder: Recorder,
 ) -> None:
@@ -318,6 +401,31 @@ def _cancel_the_walker() -> None:
     for task in tasks:
         if "Drainer.run" in str(task.get_coro()):
             task.cancel()
+
+
+@pytest.mark.parametrize("loop_factory", [None, uvloop.new_event_loop])
+def test_at_the_end_of_the_loop_requests_clean_up_before_anything_is_closed(
+    recorder: Recorder, loop_factory: Any
+) -> None:
+    """All tasks are cancelled at once then: requests, the lifespan, and the owners."""
+    site, tap = Site(recorder), Tap(recorder)
+    guard = LifespanGuard(site, [tap.recipe])
+    server = MemoryServer(guard)
+
+    async def serve() -> None:
+        server.lifespan.feed({"type": "lifespan.startup"})
+        tasks.append(asyncio.ensure_future(server.lifespan.run()))
+        await guard.wait_ready(PATIENCE)
+        for number in range(1, 6):
+            tasks.append(asyncio.ensure_future(server.http("/cleaning").run()))
+            await recorder.wait_for_mark("in /cleaning", number)
+
+    tasks: list[Any] = []
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve())
+    end = recorder.marks.index("close db")
+    assert recorder.marks[:end].count("out /cleaning") == 5
+    assert guard.phase is Phase.STOPPED
 
 
 @pytest.mark.anyio
@@ -410,8 +518,8 @@ def test_good_settings_are_taken() -> None:
 async def test_who_is_cancelled_leaves_the_rest_to_the_next(recorder: Recorder) -> None:
     """A loop that is torn down cancels every task; the drain goes on where it was."""
     in_flight, released = InFlight([], recorder), anyio.Event()
-    drainer = Drainer(Drain(), in_flight, recorder, lambda: recorder.mark("over"))
-    drainer.begin("test", 3600.0, released.set, None, 0)
+    drainer = Drainer(Drain(), 15.0, in_flight, recorder, lambda: recorder.mark("over"))
+    drainer.begin("test", 3600.0, released.set, 0)
     if not on_trio():
         task = asyncio.ensure_future(drainer.finish())
         await anyio.wait_all_tasks_blocked()

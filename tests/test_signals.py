@@ -14,7 +14,13 @@ from starlette.testclient import TestClient
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Phase
 from asgi_lifespan_guard._signals import StopSignals
-from asgi_lifespan_guard.events import DrainBegun, Event, PhaseChanged
+from asgi_lifespan_guard.events import (
+    DrainBegun,
+    DrainEnded,
+    Event,
+    PhaseChanged,
+    RequestCut,
+)
 from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
 from tests.support.resources import LATER, Tap, hello
@@ -101,6 +107,35 @@ async def test_a_second_signal_cuts_the_delay_short(recorder: Recorder) -> None:
         assert recorder.marks == ["draining", "server: SIGINT"]
         await recorder.wait_for_mark("server: SIGTERM")
     assert recorder.marks[2:] == ["server: SIGTERM", *END[1:]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_cut"),
+    [(SIGINT, SIGINT, True), (SIGTERM, SIGINT, True), (SIGINT, SIGTERM, False)],
+)
+@on_virtual_time
+async def test_a_second_ctrl_c_cuts_what_is_in_flight(
+    recorder: Recorder, first: Any, second: Any, is_cut: bool
+) -> None:
+    """It makes uvicorn wait for nobody; one SIGTERM more may be nobody's wish."""
+
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        recorder.mark("in")
+        await anyio.sleep_forever()
+
+    guard = LifespanGuard(silent, drain=Drain(grace=20), observers=[recorder])
+    server = MemoryServer(guard)
+    async with anyio.create_task_group() as group, server:
+        group.start_soon(server.http("/").run)
+        await recorder.wait_for_mark("in")
+        signal.raise_signal(first)
+        await recorder.wait_for(DrainBegun)
+        await anyio.wait_all_tasks_blocked()
+        signal.raise_signal(second)
+        ended = await recorder.wait_for(DrainEnded)
+    assert (ended.duration < 1) is is_cut
+    assert len(recorder.of(RequestCut)) == 1
 
 
 async def test_a_signal_in_a_drain_by_hand_is_passed_on(recorder: Recorder) -> None:

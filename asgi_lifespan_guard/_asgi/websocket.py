@@ -6,6 +6,7 @@ WebSockets are few and long, so they are wrapped; HTTP exchanges are not.
 from __future__ import annotations
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .responses import sent
 from .types import Message, Receive, Scope, Send
@@ -27,18 +28,33 @@ class SocketEndedError(OSError):
 class Socket:
     """One WebSocket: stands between the app and the server's *receive* and *send*."""
 
-    __slots__ = ("_closed", "_ended", "_receive", "_receiving", "_send", "scope")
+    __slots__ = (
+        "_closed",
+        "_connected",
+        "_ended",
+        "_receive",
+        "_receiving",
+        "_send",
+        "scope",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self._receive = receive
         self._send = send
         self._receiving: anyio.CancelScope | None = None
+        self._connected = False
         self._ended = False
         self._closed = False
 
     async def receive(self) -> Message:
-        """Return the server's next message, or a disconnect once it was ended."""
+        """Return the server's next message, or a disconnect once it was ended.
+
+        The first one is a connect all the same: Starlette asserts it.
+        """
+        if not self._connected:
+            self._connected = True
+            return await self._receive()
         if not self._ended:
             try:
                 with anyio.CancelScope() as self._receiving:
@@ -46,6 +62,8 @@ class Socket:
             finally:
                 self._receiving = None
             await self.say_goodbye()
+        else:
+            await checkpoint()  # Or an app that asks again and again holds the loop.
         return {
             "type": "websocket.disconnect",
             "code": SERVICE_RESTART,
@@ -66,6 +84,7 @@ class Socket:
         elif closes:
             await self.say_goodbye()
         else:
+            await checkpoint()
             raise SocketEndedError
 
     def end(self) -> None:

@@ -52,8 +52,11 @@ class Closing:
         self._deadline = min(now() + timeout, self._latest)
 
     def end_by(self, deadline: float) -> None:
-        """Have everything closed by *deadline*, on the event loop's clock."""
-        self._latest = deadline
+        """Have everything closed by *deadline*, on the event loop's clock.
+
+        Of several the earliest counts.
+        """
+        self._latest = min(deadline, self._latest)
 
     def failed(self, name: str, error: BaseException) -> None:
         """Note what was not closed cleanly, if that is what is going on."""

@@ -210,7 +210,7 @@ async def test_who_ignores_the_first_cancellation_gets_a_second(
     async with site.visited(request):
         site.exchanges.cut(1.0)
         await recorder.wait_for_mark("ignored")
-        site.exchanges.cut(2.0)
+        site.exchanges.cut(2.0, again=True)
     assert request.status == 503
     assert recorder.events == [RequestCut("/a", 1.0)]
 
@@ -224,7 +224,7 @@ async def test_a_cancellation_that_comes_too_late_is_taken_back(
         await send(started())
         await send(LAST)
         site.exchanges.cut(0.0)
-        site.exchanges.cut(0.0)
+        site.exchanges.cut(0.0, again=True)
 
     exchanges = InFlight([], recorder)
     site = Site(recorder, last_moment)
@@ -312,7 +312,7 @@ async def test_a_socket_that_nobody_looks_at_is_cut(recorder: Recorder) -> None:
         await site.exchanges.end_endless()
         assert socket.phase == "closed"
         site.exchanges.cut(1.0)
-        site.exchanges.cut(2.0)
+        site.exchanges.cut(2.0, again=True)
     assert recorder.events[0] == StreamEnded("/ws")
     assert RequestCut("/ws", 1.0) in recorder.events
 
@@ -383,10 +383,11 @@ async def test_one_who_waits_is_spared(recorder: Recorder) -> None:
         assert site.exchanges.key_of({"type": "http"}) is None
         assert site.exchanges.key_of(None) is None
         await site.exchanges.end_endless()
-        await site.exchanges.wait_over({key})
+        await site.exchanges.wait_until(lambda: site.exchanges.is_over({key}))
         assert list(site.exchanges.left()) == [key]
+        assert not site.exchanges.is_over()
         async with anyio.create_task_group() as group:
-            group.start_soon(site.exchanges.wait_over, set())
+            group.start_soon(site.exchanges.wait_until, site.exchanges.is_over)
             await anyio.wait_all_tasks_blocked()
             site.exchanges.look_again()
             await anyio.wait_all_tasks_blocked()
@@ -416,7 +417,7 @@ async def test_what_cannot_be_cancelled_is_waited_for(recorder: Recorder) -> Non
     steps = StepByStep(run)
     steps.step()
     await asyncio.sleep(0)
-    site.exchanges.live[None] = {"type": "http", "path": "/b", "method": "GET"}, send
+    site.exchanges.live[None] = {"type": "http", "method": "GET"}, send, "/b"
     assert site.exchanges.watch() == 2
     site.exchanges.cut(0.0)
     assert await site.exchanges.conclude(None, ValueError()) is False

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -294,12 +293,8 @@ async def test_who_is_in_a_hurry_is_not_delayed(signals: list[Signals]) -> None:
     assert_closed_last(server)
 
 
-@pytest.mark.xfail(
-    sys.version_info >= (3, 12),
-    reason="uvicorn calls wait_closed(), which waits for connections there",
-)
 async def test_ctrl_c_twice_does_not_wait_for_requests() -> None:
-    """Every task is cancelled at once then; all clean up, in no order."""
+    """All are cancelled at once then, and clean up with what they use still open."""
     async with serving(planned("uvicorn-h11", GRACE=3600)) as (server, visitors):
         visitors.send(visitors.download("/hour"))
         await visitors.wait_arrived(1)
@@ -307,8 +302,8 @@ async def test_ctrl_c_twice_does_not_wait_for_requests() -> None:
         await wait_mark(server, "draining SIGINT")
         server.signal(SIGINT)
         await wait_end(server)
-    ends = {" ".join(mark.split()[:2]) for mark in marks(server)[-4:]}
-    assert ends == {"over /hour", "drained 0", "close cache", "close db"}
+    assert "drained 0" in marks(server)
+    assert_closed_last(server)
 
 
 # Where no signal comes, or nobody handles it.
