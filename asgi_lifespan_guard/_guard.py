@@ -229,6 +229,26 @@ class LifespanGuard:
             return next(iter(_serving))
         raise GuardNotFoundError
 
+    @classmethod
+    def endless(cls, source: HasScope | Scope) -> None:
+        """Say that the answer to a request has no end of its own.
+
+        The drain then cancels its handler as that of an event stream, and ends the
+        answer with a proper last chunk. For what cannot be told from outside: an answer
+        that a language model streams to a POST, events asked for with ``Accept: */*``.
+
+        Args:
+            source: The request or its scope.
+
+        Raises:
+            GuardNotFoundError: As `of` does.
+        """
+        guard, scope = cls.of(source), scope_of(source)
+        if scope is not None and guard._tracked is not None:
+            run = guard._run
+            ends = run is not None and run.drainer.refuses_streams
+            guard._in_flight.declare_endless(scope, end=ends)
+
     @property
     def phase(self) -> Phase:
         """Where the guard stands in its life."""

@@ -13,7 +13,13 @@ import pytest
 import uvloop
 from anyio.lowlevel import checkpoint
 
-from asgi_lifespan_guard import ConfigurationError, Drain, LifespanGuard, Phase
+from asgi_lifespan_guard import (
+    ConfigurationError,
+    Drain,
+    LifespanGuard,
+    Phase,
+    _drain,
+)
 from asgi_lifespan_guard._asgi.in_flight import InFlight
 from asgi_lifespan_guard._drain import PATIENCE as BEFORE_GIVING_UP
 from asgi_lifespan_guard._drain import Drainer
@@ -86,6 +92,38 @@ class Site:
         self.guard.begin_drain("preStop")
         await self.guard.wait_drain(scope)
         await _answer(send)
+
+    async def declared(self, scope: Any, receive: Any, send: Any) -> None:
+        LifespanGuard.endless(scope)
+        await self.stream(scope, receive, send)
+
+    async def late(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await self.finish.wait()
+        LifespanGuard.endless(scope)
+        await anyio.sleep_forever()
+
+    async def mounted(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["root_path"], scope["path"] = "/mounted", "/slow"  # Starlette, Litestar
+        await self.stream(scope, receive, send)
+
+    async def queue(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await anyio.sleep_forever()
+
+    async def spinning(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await receive()
+
+    async def long_goodbye(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self.stream(scope, receive, send)
+        finally:
+            await anyio.sleep(1.5)
+            self.recorder.mark("said goodbye")
 
     async def socket(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -194,6 +232,113 @@ async def test_what_does_not_end_is_left_behind(recorder: Recorder) -> None:
         assert recorder.of(DrainEnded)[0].left == 1
         assert recorder.marks.count("ignored") == (0 if on_trio() else 2)
         stage.site.finish.set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_handler_may_say_that_its_answer_has_no_end(
+    recorder: Recorder, method: str
+) -> None:
+    """It is ended as an event stream is, with a proper end of its body."""
+    stage = Stage(recorder)
+    async with stage.serving():
+        declared = stage.server.http("/declared", method=method)
+        stage.group.start_soon(declared.run)
+        await recorder.wait_for_mark("in /declared")
+        await anyio.wait_all_tasks_blocked()
+        slow = await stage.visit("/slow")
+        stage.guard.begin_drain()
+        await recorder.wait_for_mark("out /declared")
+        assert slow.status is None
+        stage.site.finish.set()
+    assert declared.phase == "answered"
+    assert recorder.of(StreamEnded) == [StreamEnded("/declared")]
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_turns_out_endless_in_the_drain(
+    recorder: Recorder,
+) -> None:
+    """It is ended as soon as its handler says so."""
+    stage = Stage(recorder)
+    async with stage.serving():
+        late = await stage.visit("/late")
+        stage.guard.begin_drain()
+        await anyio.wait_all_tasks_blocked()
+        stage.site.finish.set()
+    assert late.phase == "answered"
+
+
+@pytest.mark.anyio
+async def test_who_says_that_it_is_endless_where_nobody_counts(
+    recorder: Recorder,
+) -> None:
+    """Without a drain it changes nothing; nor for a request that is none of ours."""
+    stage = Stage(recorder, drain=None)
+    async with stage.serving():
+        await stage.visit("/declared")
+        stage.group.cancel_scope.cancel()
+    guard = LifespanGuard(hello, [Tap(recorder).recipe])
+    async with MemoryServer(guard) as server:
+        await guard.wait_ready(PATIENCE)
+        state = server.http("/").scope["state"]
+        LifespanGuard.endless({"type": "http", "state": dict(state)})
+        assert (await server.get("/")).body == b"hello"
+
+
+@pytest.mark.anyio
+async def test_a_path_counts_as_it_was_when_the_request_began(
+    recorder: Recorder,
+) -> None:
+    """Frameworks change the scope in place below their mounts."""
+    stage = Stage(recorder, drain=Drain(grace=3600, endless=["/mounted"]))
+    async with stage.serving():
+        request = await stage.visit("/mounted")
+    assert request.phase == "answered"
+    assert recorder.of(StreamEnded) == [StreamEnded("/mounted")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/queue", "/spinning"])
+async def test_a_socket_whose_handler_does_not_return_is_cancelled(
+    recorder: Recorder, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its peer has its close frame at once; the handler has a second to notice."""
+    monkeypatch.setattr(_drain, "GOODBYE", 0.05)
+    stage = Stage(recorder)
+    async with stage.serving():
+        socket = stage.server.websocket(path)
+        stage.group.start_soon(socket.run)
+        await recorder.wait_for_mark(f"in {path}")
+        await anyio.wait_all_tasks_blocked()
+    assert socket.sent[-1]["code"] == 1012
+    assert recorder.of(DrainEnded)[0].left == 0
+    assert recorder.of(RequestCut) == []
+
+
+@pytest.mark.anyio
+@on_virtual_time
+async def test_a_clean_up_longer_than_the_grace_is_not_interrupted(
+    recorder: Recorder,
+) -> None:
+    """Two seconds lie between the first cancellation and the second."""
+    stage = Stage(recorder, drain=Drain(grace=0.1, endless=["/long_goodbye"]))
+    async with stage.serving():
+        await stage.visit("/long_goodbye")
+    assert "said goodbye" in recorder.marks
+
+
+@pytest.mark.anyio
+@on_virtual_time
+async def test_a_hook_is_not_cut_with_those_it_waits_for(recorder: Recorder) -> None:
+    """It outlives the grace, and answers."""
+    stage = Stage(recorder, drain=Drain(grace=1))
+    async with stage.serving():
+        await stage.visit("/slow")
+        hook = await stage.visit("/hook")
+        await recorder.wait_for_mark("out /hook")
+    assert hook.body == b"whole"
+    assert [event.path for event in recorder.of(RequestCut)] == ["/slow"]
 
 
 @pytest.mark.anyio

@@ -192,7 +192,7 @@ class InFlight:
             return True
         return bool(scope["method"] == "GET" and _accepts_event_stream(scope))
 
-    def declare_endless(self, scope: Scope, *, end: bool) -> None:
+    def declare_endless(self, scope: Mapping[str, Any], *, end: bool) -> None:
         """Note that the answer to *scope* has no end of its own.
 
         Args:

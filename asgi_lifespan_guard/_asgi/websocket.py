@@ -6,7 +6,6 @@ WebSockets are few and long, so they are wrapped; HTTP exchanges are not.
 from __future__ import annotations
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from .responses import sent
 from .types import Message, Receive, Scope, Send
@@ -16,6 +15,10 @@ SERVICE_RESTART = 1012
 """The close code (RFC 6455 registry) for "the service is restarting"."""
 
 REASON = "Service Restart"
+
+PAUSE = 0.01
+"""Seconds before an app is told once more that it was ended: one that takes no notice,
+and goes on asking or talking, must neither hold the event loop nor burn a core."""
 
 
 class SocketEndedError(OSError):
@@ -63,7 +66,7 @@ class Socket:
                 self._receiving = None
             await self.say_goodbye()
         else:
-            await checkpoint()  # Or an app that asks again and again holds the loop.
+            await anyio.sleep(PAUSE)
         return {
             "type": "websocket.disconnect",
             "code": SERVICE_RESTART,
@@ -84,7 +87,7 @@ class Socket:
         elif closes:
             await self.say_goodbye()
         else:
-            await checkpoint()
+            await anyio.sleep(PAUSE)
             raise SocketEndedError
 
     def end(self) -> None:
