@@ -25,6 +25,7 @@ from ._asgi.types import Message, Receive, Scope, Send
 from ._drain import Drainer
 from ._errors import AppLifespanError, CloseFailedError, CloseTimeoutError
 from ._frozen import Frozen
+from ._main_process import stop_question, wait_told
 from ._phases import Lifecycle, Phase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan, starts_as_without_us
 from ._redaction import describe
@@ -104,6 +105,7 @@ class Run:
         self._receiving: anyio.CancelScope | None = None
         self._last_act: Callable[[], None] | None = None
         self.last_error: str | None = None
+        self._main_process = None if self._plan.drain is None else stop_question()
         self.supervisor = self._new_supervisor()
         self.drainer = Drainer(
             self._plan.drain or DEFAULT_DRAIN,
@@ -162,6 +164,13 @@ class Run:
             self._hurry(signal)
             if signal.pass_on is not None:
                 signal.pass_on()
+
+    async def _obey(self, main_process: Callable[[], bool]) -> None:
+        """Drain when the main process of a server tells its workers to stop."""
+        await wait_told(main_process)
+        if self._phase.phase is Phase.STARTING:
+            self.supervisor.abort("the server's main process")
+        self._begin_drain("the server's main process", 0.0)
 
     def _hurry(self, signal: StopSignal) -> None:
         """Cut short the delay; a second Ctrl-C, which a server obeys, the grace."""
@@ -226,6 +235,8 @@ class Run:
             async with transparent_task_group() as group:
                 group.start_soon(self._around.gate.run)
                 group.start_soon(self.drainer.run)
+                if self._main_process is not None:
+                    group.start_soon(self._obey, self._main_process)
                 with self._around.access_log.installed(), self._signals():
                     async with self._serving() as begin:
                         yield begin
@@ -288,7 +299,8 @@ class Run:
         drain = self._plan.drain
         if drain is None:
             return nullcontext()
-        return StopSignals(drain, self._serves, self._stop)
+        has_main = self._main_process is not None
+        return StopSignals(drain, self._serves, self._stop, has_main=has_main)
 
     def _tell_what_ended_it(self, error: BaseException) -> None:
         """Tell of what nobody else will: no failed startup, and no failed close."""

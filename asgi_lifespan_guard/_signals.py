@@ -56,6 +56,8 @@ class StopSignals:
         settings: Which signals, and how long the delay is.
         serves: Asked in the handler whether there is something to be drained.
         stop: Called on the event loop.
+        has_main: Whether a main process sends signals here: hypercorn's sends SIGTERM
+            when the first of its workers has ended, and once more when it ends itself.
     """
 
     def __init__(
@@ -63,10 +65,13 @@ class StopSignals:
         settings: Drain,
         serves: Callable[[], bool],
         stop: Callable[[StopSignal], None],
+        *,
+        has_main: bool = False,
     ) -> None:
         self._settings = settings
         self._serves = serves
         self._stop = stop
+        self._has_main = has_main
         self._schedule: Schedule = scheduler()
         self._fatal: int | None = None
         self._heard = 0
@@ -93,7 +98,9 @@ class StopSignals:
 
     def _is_held(self, signum: int, fatal: bool) -> bool:
         if fatal:
-            return self._fatal is None  # The second one is not waited with.
+            # The second one is not waited with, if it is somebody's wish.
+            repeats = self._has_main and signum == signal.SIGTERM
+            return self._fatal is None or repeats
         delayed = self._delay_of(signum) > 0 and self._chain.can_hold(signum)
         return delayed and self._serves()
 

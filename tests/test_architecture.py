@@ -20,7 +20,7 @@ LAYERS = (
     {"_report", "events"},
     {"_tasks", "observers"},
     {"_asgi", "_resources"},
-    {"_app", "_lazy", "_signals"},
+    {"_app", "_lazy", "_main_process", "_signals"},
     {"_drain", "_plan"},
     {"_run"},
     {"_requests"},

@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from anyio.lowlevel import checkpoint
 from tenacity import wait_fixed
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Retry, resource
@@ -56,7 +55,7 @@ async def db() -> AsyncGenerator[Pool, None]:
     try:
         yield pool
     finally:
-        await checkpoint()
+        await anyio.sleep(seconds("CLOSING", 0.0))
         pool.is_open = False
         mark("close db")
 

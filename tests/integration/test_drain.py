@@ -309,6 +309,28 @@ async def test_ctrl_c_twice_does_not_wait_for_requests() -> None:
 # Where no signal comes, or nobody handles it.
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", ["hypercorn", "hypercorn-uvloop", "hypercorn-trio"])
+async def test_workers_hear_what_their_main_process_tells_them(
+    kind: str, workers: int
+) -> None:
+    """No signal comes to them; each lets everybody out, and closes everything."""
+    server = planned(kind, "--workers", str(workers), CLOSING=0.5)
+    async with serving(server) as (server, visitors):
+        opened = rf"(?s:(MARK open cache.*?){{{workers}}})"
+        await asyncio.to_thread(server.wait_output, opened)
+        streams = [visitors.send(visitors.download("/sse", **EVENTS))]
+        streams += [visitors.send(visitors.download("/slow"))]
+        socket = visitors.send(visitors.websocket("/ws/echo"))
+        await visitors.wait_arrived(2)
+        await wait_begun(server, 3)
+        server.terminate()
+        assert await wait_end(server) == 0
+    assert all(stream.result()[:2] == (200, True) for stream in streams)
+    assert socket.result() == 1012
+    assert marks(server).count("close db") == workers
+
+
 async def test_a_pre_stop_hook_drains_where_no_signal_comes() -> None:
     """The route of hypercorn's default worker waits for all others, and all stop."""
     async with serving(planned("hypercorn")) as (server, visitors):
