@@ -1,10 +1,10 @@
 """Hears what hypercorn's main process tells its workers.
 
-A worker of hypercorn (its default, and ``--workers N``) gets no signal: it asks an event
-that it shares with its main process, ten times a second, and tells nobody else before
-the last connection is gone, which an open stream prevents for ever. The event is an
-argument of the function that runs the worker, so it is found in a frame below the one
-that runs the lifespan; it is asked, and never set.
+A worker of hypercorn (its default, and ``--workers N``) gets no signal. It asks an
+event that it shares with its main process, ten times a second, and tells nobody else
+before the last connection is gone, which an open stream prevents for ever. The event is
+an argument of the function that runs the worker, so it is found in a frame below the
+one that runs the lifespan; it is asked, and never set.
 """
 
 from __future__ import annotations
@@ -40,5 +40,5 @@ def stop_question() -> Callable[[], bool] | None:
 
 async def wait_told(is_told: Callable[[], bool]) -> None:
     """Ask now and then; return when it is so."""
-    while not is_told():
+    while not is_told():  # noqa: ASYNC110 - another process sets it
         await anyio.sleep(INTERVAL)

@@ -108,15 +108,21 @@ def test_without_a_drain_nobody_asks(recorder: Recorder, anyio_backend: Any) -> 
 
 @pytest.mark.anyio
 async def test_a_main_process_may_repeat_itself() -> None:
-    """hypercorn's sends SIGTERM twice, and everything is closed all the same."""
+    """SIGTERM comes twice from hypercorn's, and everything is closed all the same."""
     told: list[StopSignal] = []
+    both = anyio.Event()
+
+    def stop(stop_signal: StopSignal) -> None:
+        told.append(stop_signal)
+        if len(told) == 2:
+            both.set()
+
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with StopSignals(Drain(), lambda: True, told.append, has_main=True):
+        with StopSignals(Drain(), lambda: True, stop, has_main=True):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
-            while len(told) < 2:
-                await anyio.sleep(0)
+            await both.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert [each.ends_the_process for each in told] == [True, True]

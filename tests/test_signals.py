@@ -193,9 +193,12 @@ async def test_a_signal_ends_a_wait_for_the_next_attempt(recorder: Recorder) -> 
 
 
 @asynccontextmanager
-async def leaving(recorder: Recorder, drain: Drain) -> AsyncIterator[LifespanGuard]:
+async def leaving(
+    recorder: Recorder, drain: Drain, tap: Tap | None = None
+) -> AsyncIterator[LifespanGuard]:
     """Run a guard that is going to leave by itself."""
-    guard = LifespanGuard(hello, [Tap(recorder).recipe], drain=drain)
+    recipe = (tap or Tap(recorder)).recipe
+    guard = LifespanGuard(hello, [recipe], drain=drain)
     lifespan = MemoryServer(guard).lifespan
     async with anyio.create_task_group() as group:
         group.start_soon(lifespan.run)
@@ -214,6 +217,30 @@ async def test_where_nobody_handles_it_all_is_closed_first(recorder: Recorder) -
     assert recorder.marks == ["open db", "close db"]
     assert guard.phase is Phase.STOPPED
     assert signal.getsignal(SIGURG) is SIG_DFL
+
+
+@on_virtual_time
+async def test_two_guards_close_everything_before_the_default_is_done(
+    recorder: Recorder,
+) -> None:
+    """The last one in the process has it done, whichever that is."""
+    drain = Drain(signals=[SIGURG])
+    slow = SlowTap(recorder, "slow")
+    async with leaving(recorder, drain), leaving(recorder, drain, slow):
+        signal.raise_signal(SIGURG)
+        await recorder.wait_for_mark("close db")
+        await anyio.sleep(1)
+        assert signal.getsignal(SIGURG) is not SIG_DFL
+    assert {"close db", "closed slow"} <= set(recorder.marks)
+    assert signal.getsignal(SIGURG) is SIG_DFL
+
+
+class SlowTap(Tap):
+    """Takes some seconds to close."""
+
+    async def close(self) -> None:
+        await anyio.sleep(5)
+        self._recorder.mark("closed slow")
 
 
 @on_virtual_time

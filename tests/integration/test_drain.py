@@ -371,6 +371,23 @@ async def test_a_server_inside_a_program(
     ]
 
 
+async def test_two_servers_in_a_program_where_nobody_handles_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both guards close everything before the signal ends the process."""
+    command = "tests.integration.embedded beside {port}"
+    monkeypatch.setitem(COMMANDS, "program", command)
+    async with serving(planned("program")) as (server, visitors):
+        await wait_mark(server, "open slow")
+        stream = visitors.send(visitors.download("/sse", **EVENTS))
+        await visitors.wait_arrived(1)
+        server.terminate()
+        assert await wait_end(server) == -SIGTERM
+    assert stream.result()[:2] == (200, True)
+    closed = {mark for mark in marks(server) if mark.startswith("close")}
+    assert closed == {"close cache True", "close db", "close slow"}
+
+
 async def test_the_guard_starts_again_in_the_same_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
