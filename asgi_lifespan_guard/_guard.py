@@ -144,7 +144,7 @@ class LifespanGuard:
             self._observe,
             lambda: self._app,
             lambda: self._run,
-            LazyStart(self._live, lambda: self._phase.allows(Trigger.START)),
+            LazyStart(self._live_alone, lambda: self._phase.allows(Trigger.START)),
             self._news,
         )
         self._surroundings = Surroundings(
@@ -368,6 +368,10 @@ class LifespanGuard:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold one lifespan; a second one while the first is on is refused."""
         await Run(self._surroundings, scope).converse(receive, send)
+
+    async def _live_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold a lifespan that no server has asked for, and none will end."""
+        await Run(self._surroundings, scope, alone=True).converse(receive, send)
 
     def _begun(self, run: Run) -> None:
         self._run = run

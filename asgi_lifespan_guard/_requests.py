@@ -20,7 +20,7 @@ from ._resources.overrides import to_show
 from ._run import Run
 from ._state import KEY
 from ._tasks.waiting import Waiters
-from .events import Observer
+from .events import Event, LifespanMissing, Observer, RequestRefused
 
 
 class Requests:
@@ -57,7 +57,9 @@ class Requests:
         lazy: LazyStart,
         news: Waiters,
     ) -> None:
-        self.gate = GateKeeper(plan.gate, self.judge, observe, news)
+        self.gate = GateKeeper(plan.gate, self.judge, self._tell, news)
+        self._observe = observe
+        self._is_missing_told = False
         self._plan = plan
         self._phase = phase
         self._state = state
@@ -85,6 +87,14 @@ class Requests:
                 await self._pass(scope, receive, send)
 
             await self.gate.pass_or_refuse(path, scope, receive, own_send, go)
+
+    def _tell(self, event: Event) -> None:
+        """Tell of what the gate does, and once of a lifespan that does not come."""
+        self._observe(event)
+        if isinstance(event, RequestRefused) and event.reason == "never started":
+            if not self._is_missing_told:
+                self._observe(LifespanMissing(event.path))
+            self._is_missing_told = True
 
     def judge(self, path: str) -> Verdict:
         """Say whether a request for *path*, as the app sees it, may pass now."""

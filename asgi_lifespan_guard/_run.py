@@ -87,6 +87,7 @@ class Run:
     Args:
         around: The guard's, handed down.
         scope: The lifespan scope that the server gave.
+        alone: Whether no server holds it, so that nobody but a signal tells it to stop.
 
     Attributes:
         drainer: The way out.
@@ -94,13 +95,16 @@ class Run:
         last_error: Why it failed, redacted, if it has.
     """
 
-    def __init__(self, around: Surroundings, scope: Scope) -> None:
+    def __init__(
+        self, around: Surroundings, scope: Scope, *, alone: bool = False
+    ) -> None:
         self._around = around
         self._plan = around.plan
         self._phase = around.phase
         self._state = around.state
         self._observe = around.observe
         self._scope = scope
+        self._alone = alone
         self._merged: dict[str, tuple[str, ...]] = {}
         self._receiving: anyio.CancelScope | None = None
         self._last_act: Callable[[], None] | None = None
@@ -156,8 +160,8 @@ class Run:
             self.supervisor.abort(signal.name)
         if signal.ends_the_process:
             self._begin_drain(signal.name, signal.delay)
-            if signal.pass_on is not None:
-                self._leave_with(signal.pass_on)
+            if signal.pass_on is not None or self._alone:
+                self._leave_with(signal.pass_on or _do_nothing)
         elif self._serves():
             self._begin_drain(signal.name, signal.delay, signal.pass_on)
         else:
@@ -299,8 +303,13 @@ class Run:
         drain = self._plan.drain
         if drain is None:
             return nullcontext()
-        has_main = self._main_process is not None
-        return StopSignals(drain, self._serves, self._stop, has_main=has_main)
+        return StopSignals(
+            drain,
+            self._serves,
+            self._stop,
+            alone=self._alone,
+            has_main=self._main_process is not None,
+        )
 
     def _tell_what_ended_it(self, error: BaseException) -> None:
         """Tell of what nobody else will: no failed startup, and no failed close."""
@@ -360,3 +369,7 @@ class Run:
             observe=self._observe,
         )
         return hosting.bound()
+
+
+def _do_nothing() -> None:
+    """End nothing else: the signal has been passed on already."""

@@ -35,8 +35,9 @@ class StopSignal(Frozen):
         name: Such as ``"SIGTERM"``.
         delay: Seconds to go on serving.
         pass_on: Lets it do what it would have done without us; ``None``: it has.
-        ends_the_process: Whether that is to end the process at once, so that it must
-            not be passed on before everything is closed.
+        ends_the_process: Whether that is to end the process at once, or to have a
+            server stop that tells nobody, so that it must not be passed on before
+            everything is closed.
         is_impatient: Whether it is Ctrl-C, and not the first signal: what makes uvicorn
             wait for nobody. One SIGTERM may well come twice, from a process manager
             and from its workers' main process.
@@ -56,6 +57,7 @@ class StopSignals:
         settings: Which signals, and how long the delay is.
         serves: Asked in the handler whether there is something to be drained.
         stop: Called on the event loop.
+        alone: Whether the server will not say when it stops.
         has_main: Whether a main process sends signals here: hypercorn's sends SIGTERM
             when the first of its workers has ended, and once more when it ends itself.
     """
@@ -66,11 +68,13 @@ class StopSignals:
         serves: Callable[[], bool],
         stop: Callable[[StopSignal], None],
         *,
+        alone: bool = False,
         has_main: bool = False,
     ) -> None:
         self._settings = settings
         self._serves = serves
         self._stop = stop
+        self._alone = alone
         self._has_main = has_main
         self._schedule: Schedule = scheduler()
         self._fatal: int | None = None
@@ -87,7 +91,7 @@ class StopSignals:
 
     def _notice(self, signum: int) -> bool:
         """Decide, inside the handler, whether to hold *signum* back."""
-        fatal = self._chain.ends_the_process(signum)
+        fatal = self._alone or self._chain.ends_the_process(signum)
         held = self._is_held(signum, fatal)
         with suppress(RuntimeError):  # The loop is gone.
             self._schedule(self._act, signum, fatal, held)
@@ -100,7 +104,7 @@ class StopSignals:
         if fatal:
             # The second one is not waited with, if it is somebody's wish.
             repeats = self._has_main and signum == signal.SIGTERM
-            return self._fatal is None or repeats
+            return self._chain.can_hold(signum) and (self._fatal is None or repeats)
         delayed = self._delay_of(signum) > 0 and self._chain.can_hold(signum)
         return delayed and self._serves()
 

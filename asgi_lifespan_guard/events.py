@@ -23,6 +23,7 @@ __all__ = [
     "DrainEnded",
     "Event",
     "GuardFailed",
+    "LifespanMissing",
     "LifespanUnsupported",
     "Observer",
     "Paused",
@@ -264,6 +265,12 @@ class DrainBegun(Frozen):
     in_flight: int
 
 
+class LifespanMissing(Frozen):
+    """A request was refused because nothing has run the guard's lifespan; told once."""
+
+    path: str
+
+
 class StreamEnded(Frozen):
     """An endless answer or a WebSocket was ended cleanly by the drain."""
 
@@ -326,6 +333,7 @@ Event: TypeAlias = (
     | Paused
     | Resumed
     | DrainBegun
+    | LifespanMissing
     | StreamEnded
     | RequestCut
     | RequestStuck
