@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Any
 
 import anyio
@@ -178,6 +179,46 @@ async def test_the_finite_is_not_ended(recorder: Recorder) -> None:
         go.set()
     assert post.body == download.body == b"end"
     assert recorder.events == []
+
+
+class Cycle:
+    """Has *send*, and knows whether the response is complete, as uvicorn's does."""
+
+    def __init__(self, scope: Any, state: str | None) -> None:
+        self.scope = scope
+        self.response_complete = False
+        self.state = Enum("State", ["RESPONSE", "CLOSED"])[state] if state else None
+        self.sent: list[Any] = []
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if self.state is None:
+            self.response_complete = not message.get("more_body", True)
+
+
+@pytest.mark.parametrize("state", [None, "CLOSED", "RESPONSE"])
+async def test_an_answer_that_is_complete_needs_no_end(
+    recorder: Recorder, state: str | None
+) -> None:
+    """What its handler does in the background then goes on, where servers tell."""
+    go = anyio.Event()
+
+    async def work(site: Site, scope: Any, receive: Any, send: Any) -> None:
+        await send(started())
+        await send({**LAST, "more_body": False})
+        site.recorder.mark(f"in {scope['path']}")
+        await go.wait()
+        site.recorder.mark("done")
+
+    site = Site(recorder, work)
+    cycle = Cycle(site.server.http("/endless").scope, state)
+    async with anyio.create_task_group() as group:
+        group.start_soon(site, cycle.scope, None, cycle.send)
+        await recorder.wait_for_mark("in /endless")
+        await site.exchanges.end_endless()
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    assert ("done" in recorder.marks) is (state != "RESPONSE")
 
 
 # What is over time.

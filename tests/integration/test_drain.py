@@ -204,6 +204,19 @@ async def test_past_its_grace_a_request_is_cut(kind: str) -> None:
     assert_closed_last(server)
 
 
+@pytest.mark.parametrize("kind", [*UVICORN, "hypercorn-asyncio", "hypercorn-trio"])
+async def test_what_an_answered_request_does_in_the_background(kind: str) -> None:
+    """It is finished, though its client would take an event stream for an answer."""
+    async with serving(planned(kind, LINGER=0.5)) as (server, visitors):
+        answer = visitors.send(visitors.download("/background", **EVENTS))
+        await wait_mark(server, "answered /background")
+        server.terminate()
+        await wait_end(server)
+    assert answer.result()[:2] == (200, True)
+    assert "done in the background" in marks(server)
+    assert_closed_last(server)
+
+
 @pytest.mark.parametrize("kind", ["uvicorn-h11", "hypercorn-trio"])
 async def test_what_does_not_end_is_reported(kind: str) -> None:
     """By path and age, and the drain goes on without it."""
