@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -299,24 +300,34 @@ class LifespanGuard:
 
     def pause(self, reason: str) -> None:
         """Withhold readiness (and nothing else) until `resume`, because of *reason*."""
-        self._paused = redact(reason)
-        self._changed()
-        self._observe(Paused(self._paused))
+        self._paused = paused = redact(reason)
+        self._tell_at_home(Paused(paused))
 
     def resume(self) -> None:
         """Take `pause` back."""
         if self._paused is not None:
             self._paused = None
+            self._tell_at_home(Resumed())
+
+    def _tell_at_home(self, event: Event) -> None:
+        """Have those look again who wait, on the event loop's own thread."""
+
+        def tell() -> None:
             self._changed()
-            self._observe(Resumed())
+            self._observe(event)
+
+        if self._run is None:
+            tell()
+        else:
+            self._run.home.call(tell)
 
     def retry_now(self) -> None:
         """Cut short every resource's wait for its next attempt."""
         if self._run is not None:
-            self._run.supervisor.retry_now()
+            self._run.home.call(self._run.supervisor.retry_now)
 
     def begin_drain(self, reason: str = "begin_drain()") -> None:
-        """Begin the drain, as a signal would; on the event loop's own thread.
+        """Begin the drain, as a signal would; from any thread.
 
         For servers to which no signal comes (hypercorn's default worker, a server in
         a thread): call it from a route for a preStop hook. Returns at once, and does
@@ -327,7 +338,7 @@ class LifespanGuard:
         """
         if self._run is not None:
             delay = 0.0 if self._plan.drain is None else self._plan.drain.delay
-            self._run.drain_by_hand(reason, delay)
+            self._run.home.call(partial(self._run.drain_by_hand, reason, delay))
 
     async def wait_drain(self, source: HasScope | Scope | None = None) -> None:
         """Wait until a drain has begun and nothing is in flight any more.

@@ -37,7 +37,7 @@ from ._resources.resource import Resource
 from ._resources.supervisor import Supervisor
 from ._signals import StopSignal, StopSignals, end_process
 from ._state import APP
-from ._tasks.backend import must_pass, now
+from ._tasks.backend import HomeThread, must_pass, now
 from ._tasks.groups import transparent_task_group
 from ._tasks.waiting import Waiters, to_its_end
 from .events import GuardFailed, Observer
@@ -93,6 +93,7 @@ class Run:
         drainer: The way out.
         supervisor: Who holds the resources.
         last_error: Why it failed, redacted, if it has.
+        home: The thread of its event loop, where everything is to happen.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Run:
         self._receiving: anyio.CancelScope | None = None
         self._last_act: Callable[[], None] | None = None
         self.last_error: str | None = None
+        self.home = HomeThread()
         self._main_process = None if self._plan.drain is None else stop_question()
         self.supervisor = self._new_supervisor()
         self.drainer = Drainer(

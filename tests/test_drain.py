@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 import uvloop
 from anyio.lowlevel import checkpoint
@@ -28,9 +30,11 @@ from asgi_lifespan_guard.events import (
     DrainBegun,
     DrainEnded,
     Event,
+    Paused,
     PhaseChanged,
     RequestCut,
     RequestStuck,
+    Resumed,
     StreamEnded,
 )
 from tests.recorder import PATIENCE, Recorder
@@ -571,6 +575,51 @@ def test_at_the_end_of_the_loop_requests_clean_up_before_anything_is_closed(
     end = recorder.marks.index("close db")
     assert recorder.marks[:end].count("out /cleaning") == 5
     assert guard.phase is Phase.STOPPED
+
+
+@pytest.mark.anyio
+async def test_another_thread_may_begin_it(recorder: Recorder) -> None:
+    """An idle event loop wakes for it, and for a pause."""
+    guard = LifespanGuard(hello, [Tap(recorder).recipe], observers=[recorder])
+
+    def act() -> None:
+        guard.pause("a thread says so")
+        guard.resume()
+        guard.retry_now()
+        guard.begin_drain("a thread")
+
+    async with MemoryServer(guard):
+        await guard.wait_ready(PATIENCE)
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, act)
+            await recorder.wait_for(DrainBegun)
+        await guard.wait_drain()
+    assert recorder.of(DrainBegun) == [DrainBegun("a thread", 0)]
+    assert len(recorder.of(Paused)) == len(recorder.of(Resumed)) == 1
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_where_the_loop_is_gone_nobody_is_there_to_be_told(
+    recorder: Recorder, backend: str
+) -> None:
+    """A guard that has stopped may be asked for anything, from any thread."""
+    guard = LifespanGuard(hello, observers=[recorder])
+
+    async def live() -> None:
+        async with MemoryServer(guard):
+            await guard.wait_ready(PATIENCE)
+
+    def act() -> None:
+        guard.pause("later")
+        guard.begin_drain()
+
+    anyio.run(live, backend=backend)
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+    act()
+    assert guard.report().paused == "later"
+    assert [event.reason for event in recorder.of(DrainBegun)] == ["shutdown"]
 
 
 @pytest.mark.anyio

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from threading import get_ident
 from typing import Any, TypeAlias
 
 
@@ -46,6 +48,26 @@ def scheduler() -> Schedule:
 
         return trio.lowlevel.current_trio_token().run_sync_soon
     return asyncio.get_running_loop().call_soon_threadsafe
+
+
+class HomeThread:
+    """Knows the thread of the event loop on which it was made."""
+
+    def __init__(self) -> None:
+        self._thread = get_ident()
+        self._schedule = scheduler()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call *function* now, if this is that thread or its loop is gone.
+
+        Else it is called there, soon.
+        """
+        with suppress(RuntimeError):
+            if get_ident() != self._thread:
+                self._schedule(function)
+                return
+            self._schedule(int)  # A handler of a signal may be all that runs: wake it.
+        function()
 
 
 def now() -> float:

@@ -181,13 +181,20 @@ async def test_the_finite_is_not_ended(recorder: Recorder) -> None:
     assert recorder.events == []
 
 
+class State(Enum):
+    """How far a response is, as hypercorn says it."""
+
+    RESPONSE = 1
+    CLOSED = 2
+
+
 class Cycle:
     """Has *send*, and knows whether the response is complete, as uvicorn's does."""
 
-    def __init__(self, scope: Any, state: str | None) -> None:
+    def __init__(self, scope: Any, state: State | None) -> None:
         self.scope = scope
         self.response_complete = False
-        self.state = Enum("State", ["RESPONSE", "CLOSED"])[state] if state else None
+        self.state = state
         self.sent: list[Any] = []
 
     async def send(self, message: Any) -> None:
@@ -196,9 +203,9 @@ class Cycle:
             self.response_complete = not message.get("more_body", True)
 
 
-@pytest.mark.parametrize("state", [None, "CLOSED", "RESPONSE"])
+@pytest.mark.parametrize("state", [None, State.CLOSED, State.RESPONSE])
 async def test_an_answer_that_is_complete_needs_no_end(
-    recorder: Recorder, state: str | None
+    recorder: Recorder, state: State | None
 ) -> None:
     """What its handler does in the background then goes on, where servers tell."""
     go = anyio.Event()
@@ -218,7 +225,7 @@ async def test_an_answer_that_is_complete_needs_no_end(
         await site.exchanges.end_endless()
         await anyio.wait_all_tasks_blocked()
         go.set()
-    assert ("done" in recorder.marks) is (state != "RESPONSE")
+    assert ("done" in recorder.marks) is (state is not State.RESPONSE)
 
 
 # What is over time.
