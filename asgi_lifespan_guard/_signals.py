@@ -225,7 +225,7 @@ class _Handler:
         if self.previous is signal.SIG_DFL:
             signal.signal(self._signum, signal.SIG_DFL)
             signal.raise_signal(self._signum)
-        elif callable(self.previous):
+        else:
             self.previous(self._signum, frame)
 
 

@@ -12,6 +12,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from asgi_lifespan_guard._asgi import in_flight
 from asgi_lifespan_guard._asgi.in_flight import InFlight
 from asgi_lifespan_guard._tasks.backend import on_trio
 from asgi_lifespan_guard.events import RequestCut, StreamEnded
@@ -226,6 +227,20 @@ async def test_an_answer_that_is_complete_needs_no_end(
         await anyio.wait_all_tasks_blocked()
         go.set()
     assert ("done" in recorder.marks) is (state is not State.RESPONSE)
+
+
+async def test_many_streams_are_told_a_few_at_a_time(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first have their end before the last are told; nobody is told twice."""
+    monkeypatch.setattr(in_flight, "BATCH", 1)
+    site = Site(recorder, stream)
+    requests = [site.server.http(f"/endless/{number}") for number in range(20)]
+    async with site.visited(*requests), anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(site.exchanges.end_endless)
+    assert all(request.phase == "answered" for request in requests)
+    assert len(recorder.of(StreamEnded)) == 20
 
 
 # What is over time.
@@ -476,6 +491,25 @@ async def test_what_cannot_be_cancelled_is_waited_for(recorder: Recorder) -> Non
         "http.response.body",
     ]
     assert site.exchanges.left() == {}
+
+
+async def test_what_a_server_of_its_own_cancels_is_answered(
+    recorder: Recorder,
+) -> None:
+    """It ends as cancelled, though we could not do it, and its client is told."""
+    if on_trio():
+        pytest.skip("on trio every request runs in a scope of ours")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    exchanges, key = InFlight([], recorder), object()
+    exchanges.live[key] = {"type": "http", "method": "GET"}, send, "/a"
+    exchanges.watch()
+    exchanges.cut(0.0)
+    assert await exchanges.conclude(key, asyncio.CancelledError())
+    assert sent[0]["status"] == 503
 
 
 class StepByStep:
