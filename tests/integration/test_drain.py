@@ -175,8 +175,8 @@ async def test_guards_in_guards(kind: str) -> None:
 async def test_past_its_grace_a_request_is_cut(kind: str) -> None:
     """The finite may finish; what goes on is cancelled, cleaned up, and told apart."""
     paths = ["/hour", "/length", "/stubborn"]
-    # Less than the 3 s after which hypercorn cancels what is left.
-    async with serving(planned(kind, GRACE=1, LINGER=0)) as (server, visitors):
+    # Cut twice in less than the 3 s after which hypercorn cancels what is left.
+    async with serving(planned(kind, GRACE=0.5, LINGER=0)) as (server, visitors):
         whole = [
             visitors.send(visitors.download("/ndjson")),
             visitors.send(visitors.download("/post-stream", "POST", **EVENTS)),
