@@ -6,25 +6,26 @@ drain begins it, and may wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Any
 
 import anyio
 
 from ._asgi.in_flight import InFlight
-from ._asgi.paths import app_path
 from ._settings import Drain
+from ._tasks.backend import now
 from ._tasks.waiting import Waiters
 from .events import DrainBegun, DrainEnded, Observer, RequestStuck
 
 
 GOODBYE = 1.0
 """Seconds for handlers that watch `LifespanGuard.draining` to end by themselves, and
-for frameworks to return when the tasks that they wait for have been cancelled."""
+for those of WebSockets to return when they have seen the disconnect."""
 
 PATIENCE = 2.0
-"""Seconds between cancelling what is left, cancelling it again, and giving it up."""
+"""Seconds between cancelling something, cancelling it again, and giving it up; less
+where `shutdown_timeout` is short, which all of it is taken from."""
 
 
 class Step(Enum):
@@ -32,7 +33,9 @@ class Step(Enum):
 
     DELAY = "delay"
     LETTING_OUT = "letting out"
+    CUTTING = "cutting"
     OVER = "over"
+    OMITTED = "omitted"
 
 
 class Drainer:
@@ -40,6 +43,8 @@ class Drainer:
 
     Args:
         settings: How long.
+        shutdown_timeout: Seconds for what comes after it; what ignores that it is cut
+            may take half of them, and leaves the rest to the closing.
         in_flight: What is to be let out.
         observe: Told of the drain's beginning and end.
         ended: Called when it is over.
@@ -51,12 +56,14 @@ class Drainer:
     def __init__(
         self,
         settings: Drain,
+        shutdown_timeout: float,
         in_flight: InFlight,
         observe: Observer,
         ended: Callable[[], None],
     ) -> None:
         self.step: Step | None = None
         self._settings = settings
+        self._patience = min(PATIENCE, shutdown_timeout / 4)
         self._in_flight = in_flight
         self._observe = observe
         self._ended = ended
@@ -65,27 +72,35 @@ class Drainer:
         self._delay = 0.0
         self._watchers = 0
         self._release: Callable[[], None] | None = None
-        self._walked: Callable[[float], None] | None = None
-        self._began_at: float | None = None
+        self._began_at = 0.0
+        self._hurried_at = 0.0
         self._spared: set[Any] = set()
         self._given_up: frozenset[Any] = frozenset()
 
     @property
     def refuses_streams(self) -> bool:
         """Whether answers without an end are not begun any more."""
-        return self.step in (Step.LETTING_OUT, Step.OVER)
+        return self.step in (Step.LETTING_OUT, Step.CUTTING, Step.OVER)
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is in flight any more that can be helped."""
         return self.step is Step.OVER
 
+    @property
+    def time_left(self) -> float:
+        """The seconds that its delay and its grace may still take."""
+        if self.step is Step.DELAY:
+            return self._began_at + self._delay + self._settings.grace - now()
+        if self.step is Step.LETTING_OUT:
+            return max(0.0, self._hurried_at + self._settings.grace - now())
+        return 0.0
+
     def begin(
         self,
         reason: str,
         delay: float,
         release: Callable[[], None] | None,
-        walked: Callable[[float], None] | None,
         watchers: int,
     ) -> None:
         """Begin; once. May be called outside a task, as a signal's callback is.
@@ -94,23 +109,39 @@ class Drainer:
             reason: Told to observers.
             delay: Seconds to go on serving.
             release: Called when the delay is over.
-            walked: Called when its steps begin to be walked, with the delay.
             watchers: How many handlers wait to be told of it.
         """
         self._delay = delay
         self._release = release
-        self._walked = walked
         self._watchers = watchers
+        self._began_at = now()
         self.step = Step.DELAY
         self._observe(DrainBegun(reason, self._in_flight.watch()))
-        self._waiters.wake()
+        if delay:
+            self._waiters.wake()
+        else:
+            self.hurry()
 
     def hurry(self) -> None:
         """Cut the delay short."""
         if self.step is Step.DELAY:
             self.step = Step.LETTING_OUT
+            self._hurried_at = now()
             if self._release is not None:
                 self._release()
+            self._waiters.wake()
+
+    def cut_short(self) -> None:
+        """Cut the grace short, where the delay is over; else the delay."""
+        if self.step is Step.LETTING_OUT:
+            self.step = Step.CUTTING
+            self._in_flight.look_again()
+        self.hurry()
+
+    def omit(self) -> None:
+        """Let nobody wait for it any more, where it has not begun: its run is over."""
+        if self.step is None:
+            self.step = Step.OMITTED
             self._waiters.wake()
 
     async def run(self) -> None:
@@ -134,35 +165,32 @@ class Drainer:
 
         uvicorn may have cancelled them a moment ago, and not waited.
         """
-        with anyio.move_on_after(PATIENCE):
-            await self._in_flight.wait_over(self._spared | self._given_up)
+        await self._is_over_within(self._patience, self._given_up)
 
-    async def wait_over(self, key: Any) -> None:
-        """Wait until it is over.
+    async def wait_over(self, key: Any) -> bool:
+        """Wait until it is over; say whether it ever was.
 
         Args:
-            key: Of the exchange that waits, which then is not waited for.
+            key: Of the exchange that waits, which then is not waited for, or cut.
         """
         if key is not None:
             self._spared.add(key)
             self._in_flight.look_again()
         try:
-            await self._waiters.wait_until(lambda: self.is_over)
+            ends = (Step.OVER, Step.OMITTED)
+            await self._waiters.wait_until(lambda: self.step in ends)
         finally:
             self._spared.discard(key)
+        return self.is_over
 
     async def _walk(self) -> None:
-        if self._began_at is None:
-            self._began_at = anyio.current_time()
-            if self._walked is not None:
-                self._walked(self._delay)
-        with anyio.move_on_after(self._delay):
+        with anyio.move_on_after(self._began_at + self._delay - now()):
             await self._waiters.wait_until(lambda: self.step is not Step.DELAY)
         self.hurry()
-        if self._watchers and self._lasted() < GOODBYE:
+        if self._watchers:
             # A server may close WebSockets at once, without a code (granian does).
-            await self._in_flight.end_endless(sockets_only=True)
-            await self._is_over_within(GOODBYE)
+            await self._in_flight.end_endless(self._spared, sockets_only=True)
+            await self._is_over_by(min(GOODBYE, self._settings.grace))
         await self._let_out()
         self._given_up = frozenset(self._in_flight.left(self._spared))
         self.step = Step.OVER
@@ -171,26 +199,42 @@ class Drainer:
         self._ended()
 
     async def _let_out(self) -> None:
-        await self._in_flight.end_endless()
-        first = min(GOODBYE, self._settings.grace)
-        if await self._is_over_within(first):
+        grace, spared = self._settings.grace, self._spared
+        await self._in_flight.end_endless(spared)
+        await self._is_over_by(min(GOODBYE, grace))
+        if self._may_insist(GOODBYE):
+            self._in_flight.cancel_sockets(spared)
+        await self._is_over_by(min(PATIENCE, grace))
+        if self._may_insist(PATIENCE):
+            self._in_flight.insist(spared)
+        if await self._is_over_by(grace):
             return
-        self._in_flight.insist()
-        if await self._is_over_within(self._settings.grace - first):
-            return
-        for _ in range(2):
-            self._in_flight.cut(self._lasted())
-            if await self._is_over_within(PATIENCE):
+        self.step = Step.CUTTING
+        for again in (False, True):
+            self._in_flight.cut(self._lasted(), spared, again=again)
+            if await self._is_over_within(self._patience, spared):
                 return
-        for scope in self._in_flight.left(self._spared).values():
-            self._observe(RequestStuck(app_path(scope), self._lasted()))
+        for path in self._in_flight.left(spared).values():
+            self._observe(RequestStuck(path, self._lasted()))
 
-    async def _is_over_within(self, seconds: float) -> bool:
+    def _may_insist(self, seconds: float) -> bool:
+        return self.step is Step.LETTING_OUT and seconds < self._settings.grace
+
+    async def _is_over_by(self, seconds: float) -> bool:
+        """Wait until all is over, *seconds* of the grace have passed, or it was cut."""
+
+        def is_decided() -> bool:
+            return self.step is Step.CUTTING or self._in_flight.is_over(self._spared)
+
+        left = self._hurried_at + seconds - now()
+        with anyio.move_on_after(left):
+            await self._in_flight.wait_until(is_decided)
+        return self._in_flight.is_over(self._spared)
+
+    async def _is_over_within(self, seconds: float, spared: Collection[Any]) -> bool:
         with anyio.move_on_after(seconds):
-            await self._in_flight.wait_over(self._spared)
-            return True
-        return False
+            await self._in_flight.wait_until(lambda: self._in_flight.is_over(spared))
+        return self._in_flight.is_over(spared)
 
     def _lasted(self) -> float:
-        assert self._began_at is not None
-        return anyio.current_time() - self._began_at
+        return now() - self._began_at

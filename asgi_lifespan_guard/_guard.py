@@ -7,7 +7,7 @@ one start/stop cycle is a `Run`, and what is special about a request is in `Requ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import WeakSet
@@ -31,7 +31,7 @@ from ._requests import Requests
 from ._run import Run, Surroundings
 from ._settings import Drain, Gate, Probes, check_flag
 from ._state import KEY, HasScope, Source, scope_of, state_of
-from ._tasks.backend import HomeThread, current_task, on_trio
+from ._tasks.backend import current_task, on_trio
 from ._tasks.waiting import StateEvent, Waiters
 from .events import Event, Observer, Paused, PhaseChanged, Resumed
 from .observers._telling import Observers
@@ -129,7 +129,6 @@ class LifespanGuard:
         self._phase = Lifecycle("guard", TRANSITIONS, Phase.IDLE, self._moved)
         self._run: Run | None = None
         self._paused: str | None = None
-        self._home: HomeThread | None = None
         self._news = Waiters()
         self._watchers = Waiters()
         self.draining = StateEvent(lambda: self.phase in _DRAINED, self._watchers)
@@ -153,7 +152,7 @@ class LifespanGuard:
             self._observe,
             lambda: self._app,
             lambda: self._run,
-            LazyStart(self._live, lambda: self._phase.allows(Trigger.START)),
+            LazyStart(self._live_alone, lambda: self._phase.allows(Trigger.START)),
             self._news,
         )
         self._surroundings = Surroundings(
@@ -194,14 +193,14 @@ class LifespanGuard:
         """
         try:
             fast = (
-                scope["path"] not in self._own_paths
+                (path := scope["path"]) not in self._own_paths
                 and scope["root_path"] == self._root_path
                 and (state := self._any_state or scope["state"])[KEY] is self._expected
                 and state is not self._shared
                 and scope["type"] == "http"
             )
         except (KeyError, TypeError):
-            fast = False
+            fast, path = False, ""
         if not fast:
             return await self._dispatch(scope, receive, send)
         live = self._tracked
@@ -210,7 +209,7 @@ class LifespanGuard:
         task = current_task(self._loop)
         if task in live:
             return await self._in_flight.run(self._app, scope, receive, send)
-        live[task] = scope, send
+        live[task] = scope, send, path
         try:
             returned = await self._app(scope, receive, send)
         except BaseException as error:
@@ -243,6 +242,26 @@ class LifespanGuard:
         if len(_serving) == 1:
             return next(iter(_serving))
         raise GuardNotFoundError
+
+    @classmethod
+    def endless(cls, source: HasScope | Scope) -> None:
+        """Say that the answer to a request has no end of its own.
+
+        The drain then cancels its handler as that of an event stream, and ends the
+        answer with a proper last chunk. For what cannot be told from outside: an answer
+        that a language model streams to a POST, events asked for with ``Accept: */*``.
+
+        Args:
+            source: The request or its scope.
+
+        Raises:
+            GuardNotFoundError: As `of` does.
+        """
+        guard, scope = cls.of(source), scope_of(source)
+        if scope is not None and guard._tracked is not None:
+            run = guard._run
+            ends = run is not None and run.drainer.refuses_streams
+            guard._in_flight.declare_endless(scope, end=ends)
 
     @property
     def phase(self) -> Phase:
@@ -297,22 +316,34 @@ class LifespanGuard:
 
         From any thread, as `resume` and `retry_now`.
         """
-        self._paused = redact(reason)
-        self._on_the_loop(partial(self._tell, Paused(self._paused)))
+        self._paused = paused = redact(reason)
+        self._tell_at_home(Paused(paused))
 
     def resume(self) -> None:
         """Take `pause` back."""
         if self._paused is not None:
             self._paused = None
-            self._on_the_loop(partial(self._tell, Resumed()))
+            self._tell_at_home(Resumed())
+
+    def _tell_at_home(self, event: Event) -> None:
+        """Have those look again who wait, on the event loop's own thread."""
+
+        def tell() -> None:
+            self._changed()
+            self._observe(event)
+
+        if self._run is None:
+            tell()
+        else:
+            self._run.home.call(tell)
 
     def retry_now(self) -> None:
         """Cut short every resource's wait for its next attempt."""
         if self._run is not None:
-            self._on_the_loop(self._run.supervisor.retry_now)
+            self._run.home.call(self._run.supervisor.retry_now)
 
     def begin_drain(self, reason: str = "begin_drain()") -> None:
-        """Begin the drain, as a signal would; on the event loop's own thread.
+        """Begin the drain, as a signal would; from any thread.
 
         For servers to which no signal comes (hypercorn's default worker, a server in
         a thread): call it from a route for a preStop hook. Returns at once, and does
@@ -323,7 +354,7 @@ class LifespanGuard:
         """
         if self._run is not None:
             delay = 0.0 if self._plan.drain is None else self._plan.drain.delay
-            self._run.drain_by_hand(reason, delay)
+            self._run.home.call(partial(self._run.drain_by_hand, reason, delay))
 
     async def wait_drain(self, source: HasScope | Scope | None = None) -> None:
         """Wait until a drain has begun and nothing is in flight any more.
@@ -335,9 +366,10 @@ class LifespanGuard:
                 Not needed where it waits in the very task that the server started.
         """
         key = self._in_flight.key_of(scope_of(source))
-        await self._news.wait_until(lambda: self._run is not None)
-        assert self._run is not None
-        await self._run.drainer.wait_over(key)
+        while True:
+            await self._news.wait_until(lambda: self.phase not in _OVER)
+            if self._run is not None and await self._run.drainer.wait_over(key):
+                return
 
     async def probes_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the probes as an ASGI app of its own: a private port, or a mount."""
@@ -359,7 +391,7 @@ class LifespanGuard:
     def _have_seen(self, root_path: str) -> None:
         """Let the next request with the same root path be a fast one."""
         if self._root_path != root_path:
-            self._root_path = root_path
+            self._root_path = self._in_flight.root_path = root_path
             self._own_paths = below(root_path, self._probe_paths)
 
     def _is_plain_probe(self, path: Any) -> TypeGuard[str]:
@@ -384,6 +416,10 @@ class LifespanGuard:
         if outer is not self and outer.phase not in _OVER:
             self._plan.check_beside(outer._plan)
 
+    async def _live_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold a lifespan that no server has asked for, and none will end."""
+        await Run(self._surroundings, scope, alone=True).converse(receive, send)
+
     def _begun(self, run: Run) -> None:
         self._run = run
         self._news.wake()
@@ -393,23 +429,9 @@ class LifespanGuard:
 
     # What changes
 
-    def _on_the_loop(self, call: Callable[[], object]) -> None:
-        """Make *call* on the event loop's own thread: here, or handed over to it."""
-        if self._home is None or self._home.is_here:
-            call()
-        else:
-            self._home.call_soon(call)
-
-    def _tell(self, event: Event) -> None:
-        self._changed()
-        self._observe(event)
-
     def _moved(self, old: Phase, new: Phase) -> None:
         if new is Phase.STARTING:
             self._loop = None if on_trio() else asyncio.get_running_loop()
-            self._home = HomeThread()
-        elif new in _OVER:
-            self._home = None
         if new is Phase.SERVING:
             _serving.add(self)
         elif new is not Phase.DRAINING:

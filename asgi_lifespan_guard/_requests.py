@@ -21,6 +21,7 @@ from ._resources.overrides import to_show
 from ._run import Run
 from ._state import KEY
 from ._tasks.waiting import Waiters
+from .events import Event, LifespanMissing, RequestRefused
 from .observers._telling import Observers
 
 
@@ -59,8 +60,10 @@ class Requests:
         news: Waiters,
     ) -> None:
         self.gate = GateKeeper(
-            plan.gate, self.judge, plan.key_of, observe, news, observe.hears
+            plan.gate, self.judge, plan.key_of, self._tell, news, observe.hears
         )
+        self._observe = observe
+        self._is_missing_told = False
         self._plan = plan
         self._phase = phase
         self._state = state
@@ -81,7 +84,9 @@ class Requests:
         own_send = closing(scope, send) if draining else send
         if scope["type"] == "http" and path in self._probe_paths:
             await self._probes.answer(path, scope, own_send)
-        elif self._phase.phase is not Phase.SERVING and self._is_too_late_for(scope):
+        elif self._phase.phase is not Phase.SERVING and self._is_too_late_for(
+            scope, path
+        ):
             await self.gate.refuse_for_good(path, scope, receive, own_send)
         else:
 
@@ -91,6 +96,14 @@ class Requests:
 
             await self.gate.pass_or_refuse(path, scope, receive, own_send, go)
         return returned
+
+    def _tell(self, event: Event) -> None:
+        """Tell of what the gate does, and once of a lifespan that does not come."""
+        self._observe(event)
+        if isinstance(event, RequestRefused) and event.reason == "never started":
+            if not self._is_missing_told:
+                self._observe(LifespanMissing(event.path))
+            self._is_missing_told = True
 
     def judge(self, path: str) -> Verdict:
         """Say whether a request for *path*, as the app sees it, may pass now."""
@@ -122,11 +135,11 @@ class Requests:
         else:
             await self._lazy.wait()
 
-    def _is_too_late_for(self, scope: Scope) -> bool:
+    def _is_too_late_for(self, scope: Scope, path: str) -> bool:
         """Whether it has no end of its own, and the drain is letting those out."""
         run = self._current_run()
         letting_out = run is not None and run.drainer.refuses_streams
-        return letting_out and self._in_flight.is_endless(scope)
+        return letting_out and self._in_flight.is_endless(scope, path)
 
     def _current_run(self) -> Run | None:
         run = self._run()

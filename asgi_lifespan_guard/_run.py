@@ -25,6 +25,7 @@ from ._asgi.types import Message, Receive, Scope, Send
 from ._drain import Drainer
 from ._errors import AppLifespanError, CloseFailedError, CloseTimeoutError
 from ._frozen import Frozen
+from ._main_process import stop_question, wait_told
 from ._phases import Lifecycle, Phase, Trigger
 from ._plan import DEFAULT_DRAIN, Plan, starts_as_without_us
 from ._redaction import describe
@@ -36,7 +37,7 @@ from ._resources.supervisor import Supervisor
 from ._resources.upcalls import Upcalls
 from ._signals import StopSignal, StopSignals, end_process
 from ._state import APP
-from ._tasks.backend import must_pass
+from ._tasks.backend import HomeThread, must_pass, now
 from ._tasks.groups import transparent_task_group
 from ._tasks.waiting import Waiters, to_its_end
 from .events import GuardFailed, Observer
@@ -88,27 +89,35 @@ class Run:
     Args:
         around: The guard's, handed down.
         scope: The lifespan scope that the server gave.
+        alone: Whether no server holds it, so that nobody but a signal tells it to stop.
 
     Attributes:
         drainer: The way out.
         supervisor: Who holds the resources.
         last_error: Why it failed, redacted, if it has.
+        home: The thread of its event loop, where everything is to happen.
     """
 
-    def __init__(self, around: Surroundings, scope: Scope) -> None:
+    def __init__(
+        self, around: Surroundings, scope: Scope, *, alone: bool = False
+    ) -> None:
         self._around = around
         self._plan = around.plan
         self._phase = around.phase
         self._state = around.state
         self._observe = around.observe
         self._scope = scope
+        self._alone = alone
         self._merged: dict[str, tuple[str, ...]] = {}
         self._receiving: anyio.CancelScope | None = None
         self._last_act: Callable[[], None] | None = None
         self.last_error: str | None = None
+        self.home = HomeThread()
+        self._main_process = None if self._plan.drain is None else stop_question()
         self.supervisor = self._new_supervisor()
         self.drainer = Drainer(
             self._plan.drain or DEFAULT_DRAIN,
+            self._plan.shutdown_timeout,
             around.in_flight,
             around.observe,
             self._leave_if_due,
@@ -155,14 +164,30 @@ class Run:
             self.supervisor.abort(signal.name)
         if signal.ends_the_process:
             self._begin_drain(signal.name, signal.delay)
-            if signal.pass_on is not None:
-                self._leave_with(signal.pass_on)
+            if signal.pass_on is not None or self._alone:
+                self._leave_with(signal.pass_on or _do_nothing)
         elif self._serves():
             self._begin_drain(signal.name, signal.delay, signal.pass_on)
         else:
-            self.drainer.hurry()
+            self._hurry(signal)
             if signal.pass_on is not None:
                 signal.pass_on()
+
+    async def _obey(self, main_process: Callable[[], bool]) -> None:
+        """Drain when the main process of a server tells its workers to stop."""
+        await wait_told(main_process)
+        if self._phase.phase is Phase.STARTING:
+            self.supervisor.abort("the server's main process")
+        self._begin_drain("the server's main process", 0.0)
+
+    def _hurry(self, signal: StopSignal) -> None:
+        """Cut short the delay; a second Ctrl-C, which a server obeys, the grace."""
+        if signal.is_impatient:
+            self.drainer.cut_short()
+        else:
+            self.drainer.hurry()
+        if self._phase.phase is Phase.DRAINING:
+            self._bound_the_stop()
 
     def _gave_up(self, recipe: Resource[Any]) -> None:
         if recipe.on_give_up == "exit":
@@ -186,15 +211,15 @@ class Run:
         if self._serves():
             watchers = len(self._around.watchers)
             self._phase.handle(Trigger.DRAIN)
-            walked = self._bound_the_stop if is_stop else None
-            self.drainer.begin(reason, delay, release, walked, watchers)
+            self.drainer.begin(reason, delay, release, watchers)
+            if is_stop:
+                self._bound_the_stop()
 
-    def _bound_the_stop(self, delay: float) -> None:
-        """Bound everything from now on by one deadline."""
-        drain = self._plan.drain
-        if drain is not None:
-            seconds = delay + drain.grace + self._plan.shutdown_timeout
-            self.supervisor.close_by(anyio.current_time() + seconds)
+    def _bound_the_stop(self) -> None:
+        """Bound everything from now on by one deadline, and by none that is later."""
+        if self._plan.drain is not None:
+            seconds = self.drainer.time_left + self._plan.shutdown_timeout
+            self.supervisor.close_by(now() + seconds)
 
     def _leave_with(self, last_act: Callable[[], None]) -> None:
         """Stop after the drain without being told by the server; then *last_act*."""
@@ -218,6 +243,8 @@ class Run:
             async with transparent_task_group() as group:
                 group.start_soon(self._around.gate.run)
                 group.start_soon(self.drainer.run)
+                if self._main_process is not None:
+                    group.start_soon(self._obey, self._main_process)
                 with self._around.access_log.installed(), self._signals():
                     async with self._serving() as begin:
                         yield begin
@@ -229,6 +256,7 @@ class Run:
         finally:
             starting = self._phase.phase is Phase.STARTING
             self._phase.handle(Trigger.FAIL if starting else Trigger.CLOSED)
+            self.drainer.omit()
             self._scope = {}  # It holds what the app has yielded.
 
     @asynccontextmanager
@@ -237,10 +265,12 @@ class Run:
             self._phase.handle(Trigger.STARTED)
             if self._last_act is not None:
                 self._begin_drain("a resource gave up", 0.0)
+            cancelled = True
             try:
                 yield begin
+                cancelled = False
             finally:
-                self.supervisor.expect_closing()
+                self.supervisor.expect_closing(cancelled=cancelled)
                 try:
                     await self._drained()
                     await self._let_server_write()
@@ -268,6 +298,7 @@ class Run:
         if self._plan.drain is not None:
             self._begin_drain("shutdown", 0.0)
             self.drainer.hurry()
+            self._bound_the_stop()
             await to_its_end(self.drainer.finish)
             await to_its_end(self.drainer.wait_latecomers)
 
@@ -280,7 +311,13 @@ class Run:
         drain = self._plan.drain
         if drain is None:
             return nullcontext()
-        return StopSignals(drain, self._serves, self._stop)
+        return StopSignals(
+            drain,
+            self._serves,
+            self._stop,
+            alone=self._alone,
+            has_main=self._main_process is not None,
+        )
 
     def _tell_what_ended_it(self, error: BaseException) -> None:
         """Tell of what nobody else will: no failed startup, and no failed close."""
@@ -340,3 +377,7 @@ class Run:
             observe=self._observe,
         )
         return hosting.bound()
+
+
+def _do_nothing() -> None:
+    """End nothing else: the signal has been passed on already."""

@@ -35,14 +35,19 @@ class StopSignal(Frozen):
         name: Such as ``"SIGTERM"``.
         delay: Seconds to go on serving.
         pass_on: Lets it do what it would have done without us; ``None``: it has.
-        ends_the_process: Whether that is to end the process at once, so that it must
-            not be passed on before everything is closed.
+        ends_the_process: Whether that is to end the process at once, or to have a
+            server stop that tells nobody, so that it must not be passed on before
+            everything is closed.
+        is_impatient: Whether it is Ctrl-C, and not the first signal: what makes uvicorn
+            wait for nobody. One SIGTERM may well come twice, from a process manager
+            and from its workers' main process.
     """
 
     name: str
     delay: float
     pass_on: Callable[[], None] | None
     ends_the_process: bool
+    is_impatient: bool = False
 
 
 class StopSignals:
@@ -52,6 +57,9 @@ class StopSignals:
         settings: Which signals, and how long the delay is.
         serves: Asked in the handler whether there is something to be drained.
         stop: Called on the event loop.
+        alone: Whether the server will not say when it stops.
+        has_main: Whether a main process sends signals here: hypercorn's sends SIGTERM
+            when the first of its workers has ended, and once more when it ends itself.
     """
 
     def __init__(
@@ -59,12 +67,18 @@ class StopSignals:
         settings: Drain,
         serves: Callable[[], bool],
         stop: Callable[[StopSignal], None],
+        *,
+        alone: bool = False,
+        has_main: bool = False,
     ) -> None:
         self._settings = settings
         self._serves = serves
         self._stop = stop
+        self._alone = alone
+        self._has_main = has_main
         self._schedule: Schedule = scheduler()
         self._fatal: int | None = None
+        self._heard = 0
         self._chain = SignalChain(settings.signals, self._notice)
 
     def __enter__(self) -> None:
@@ -77,7 +91,7 @@ class StopSignals:
 
     def _notice(self, signum: int) -> bool:
         """Decide, inside the handler, whether to hold *signum* back."""
-        fatal = self._chain.ends_the_process(signum)
+        fatal = self._alone or self._chain.ends_the_process(signum)
         held = self._is_held(signum, fatal)
         with suppress(RuntimeError):  # The loop is gone.
             self._schedule(self._act, signum, fatal, held)
@@ -88,7 +102,9 @@ class StopSignals:
 
     def _is_held(self, signum: int, fatal: bool) -> bool:
         if fatal:
-            return self._fatal is None  # The second one is not waited with.
+            # The second one is not waited with, if it is somebody's wish.
+            repeats = self._has_main and signum == signal.SIGTERM
+            return self._chain.can_hold(signum) and (self._fatal is None or repeats)
         delayed = self._delay_of(signum) > 0 and self._chain.can_hold(signum)
         return delayed and self._serves()
 
@@ -96,14 +112,16 @@ class StopSignals:
         pass_on = partial(self._chain.pass_on, signum) if held else None
         delay = self._delay_of(signum) if held else 0.0
         name = signal.Signals(signum).name
-        self._stop(StopSignal(name, delay, pass_on, fatal))
+        impatient = signum == signal.SIGINT and self._heard > 0
+        self._heard += 1
+        self._stop(StopSignal(name, delay, pass_on, fatal, impatient))
 
     def _delay_of(self, signum: int) -> float:
         return self._settings.delay if signum == signal.SIGTERM else 0.0  # not Ctrl-C
 
 
 class SignalChain:
-    """One set of handlers, from `install` to `restore`.
+    """One guard's part in the handlers, from `install` to `restore`.
 
     Args:
         signals: Which ones.
@@ -114,10 +132,9 @@ class SignalChain:
     def __init__(
         self, signals: Iterable[signal.Signals], notice: Callable[[int], bool]
     ) -> None:
+        self.notice = notice
         self._signals = tuple(signals)
-        self._notice = notice
-        self._previous: dict[int, Any] = {}
-        self._active = False
+        self._handlers: dict[int, _Handler] = {}
 
     def install(self) -> None:
         """Put ours in front, where there is something to be put in front of.
@@ -127,26 +144,21 @@ class SignalChain:
         """
         if threading.current_thread() is not threading.main_thread():
             return
-        self._active = True
         for signum in self._signals:
-            previous = signal.getsignal(signum)
-            if previous not in (None, signal.SIG_IGN):
-                self._previous[signum] = previous
-                signal.signal(signum, self._handle)
-                signal.siginterrupt(signum, False)
+            current = signal.getsignal(signum)
+            if current not in (None, signal.SIG_IGN):
+                self._handlers[signum] = _Handler.on(signum, current)
+                self._handlers[signum].members.append(self)
 
     def restore(self) -> None:
         """Put back what was there, where ours is still the installed one."""
-        if not self._active:
-            return
-        self._active = False
-        for signum, previous in self._previous.items():
-            if signal.getsignal(signum) == self._handle:
-                signal.signal(signum, previous)
+        for handler in self._handlers.values():
+            handler.leave(self)
 
     def ends_the_process(self, signum: int) -> bool:
         """Whether nobody but us would do anything before *signum* kills the process."""
-        return self._previous.get(signum) is signal.SIG_DFL
+        handler = self._handlers.get(signum)
+        return handler is not None and handler.previous is signal.SIG_DFL
 
     def can_hold(self, signum: int) -> bool:
         """Whether holding *signum* back keeps the server from stopping.
@@ -154,20 +166,67 @@ class SignalChain:
         An event loop's own handler is a dummy: the loop reads the signal from a file
         descriptor, whatever stands in front.
         """
-        return signum in self._previous and not _is_a_loops(self._previous[signum])
+        handler = self._handlers.get(signum)
+        return handler is not None and not _is_a_loops(handler.previous)
 
-    def pass_on(self, signum: int, frame: FrameType | None = None) -> None:
-        """Do what would have been done without us."""
-        previous = self._previous.get(signum)
-        if previous is signal.SIG_DFL:
-            signal.signal(signum, signal.SIG_DFL)
-            signal.raise_signal(signum)
-        elif callable(previous):
-            previous(signum, frame)
+    def pass_on(self, signum: int) -> None:
+        """Do what would have been done without us, when nobody else holds it back."""
+        if signum in self._handlers:
+            self._handlers[signum].release(self)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if not (self._active and self._notice(signum)):
-            self.pass_on(signum, frame)
+
+class _Handler:
+    """A handler of ours for one signal, which all guards share that stand there.
+
+    Each is told, and the last of those who hold the signal back passes it on: what
+    ends the process has to wait for all of them.
+    """
+
+    def __init__(self, signum: int, previous: Any) -> None:
+        self.members: list[SignalChain] = []
+        self.previous = previous
+        self._signum = signum
+        self._held_by: list[SignalChain] = []
+
+    @classmethod
+    def on(cls, signum: int, current: Any) -> _Handler:
+        """Return the handler that is installed, if it is ours; else install one."""
+        ours = getattr(current, "__self__", None)
+        if isinstance(ours, cls):
+            return ours
+        handler = cls(signum, current)
+        signal.signal(signum, handler.handle)
+        signal.siginterrupt(signum, False)
+        return handler
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Tell everybody, and pass it on unless somebody holds it back."""
+        holding = [member for member in self.members if member.notice(signum)]
+        self._held_by += [member for member in holding if member not in self._held_by]
+        if not holding:
+            self._pass_on(frame)
+
+    def release(self, member: SignalChain) -> None:
+        """Let *member* hold it back no longer."""
+        if member in self._held_by:
+            self._held_by.remove(member)
+            if not self._held_by:
+                self._pass_on(None)
+
+    def leave(self, member: SignalChain) -> None:
+        """Tell *member* no more; what it holds back it may still pass on."""
+        if member in self.members:
+            self.members.remove(member)
+            installed = signal.getsignal(self._signum) == self.handle
+            if installed and not self.members:
+                signal.signal(self._signum, self.previous)
+
+    def _pass_on(self, frame: FrameType | None) -> None:
+        if self.previous is signal.SIG_DFL:
+            signal.signal(self._signum, signal.SIG_DFL)
+            signal.raise_signal(self._signum)
+        else:
+            self.previous(self._signum, frame)
 
 
 def _is_a_loops(handler: object) -> bool:

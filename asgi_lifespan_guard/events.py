@@ -25,6 +25,7 @@ __all__ = [
     "DrainEnded",
     "Event",
     "GuardFailed",
+    "LifespanMissing",
     "LifespanUnsupported",
     "Observer",
     "Paused",
@@ -288,6 +289,12 @@ class DrainBegun(Fact):
     in_flight: int
 
 
+class LifespanMissing(Fact):
+    """A request was refused because nothing has run the guard's lifespan; told once."""
+
+    path: str
+
+
 class StreamEnded(Fact):
     """An endless answer or a WebSocket was ended cleanly by the drain."""
 
@@ -350,6 +357,7 @@ Event: TypeAlias = (
     | Paused
     | Resumed
     | DrainBegun
+    | LifespanMissing
     | StreamEnded
     | RequestCut
     | RequestStuck

@@ -11,7 +11,7 @@ from .measure import Row, silence
 from .report import machine, show, write
 
 
-NAMES = ("requests", "startup", "held", "herd")
+NAMES = ("requests", "startup", "held", "drain", "herd")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -29,7 +29,21 @@ PATIENCE = 8.0
 """Seconds after which a server counts as still alive."""
 
 LEFT_OUT = {"uvicorn"}  # the same as uvicorn-uvloop
-KINDS = tuple(kind for kind in COMMANDS if kind not in LEFT_OUT)
+TWO = ["--workers", "2"]
+MORE = {
+    "uvicorn-2": ("uvicorn", TWO),
+    "uvicorn-2-reload": ("uvicorn", [*TWO, "--reload"]),
+    "hypercorn-2": ("hypercorn", TWO),
+    "hypercorn-trio-2": ("hypercorn-trio", TWO),
+    "granian-2": ("granian", TWO),
+    "gunicorn-uvicorn": ("gunicorn", ["-k", "uvicorn.workers.UvicornWorker"]),
+    "gunicorn-uvicorn-2": ("gunicorn", ["-k", "uvicorn.workers.UvicornWorker", *TWO]),
+    "gunicorn-asgi-2": ("gunicorn", ["-k", "asgi", *TWO]),
+}
+"""Commands with options: what they are called, the command, and the options."""
+
+COMMANDS["gunicorn"] = "gunicorn {app} --bind 127.0.0.1:{port}"
+KINDS = (*(k for k in COMMANDS if k not in {*LEFT_OUT, "gunicorn"}), *MORE)
 CLIENTS = ("SSE stream", "WebSocket", "slow request")
 
 APP = """
@@ -42,7 +56,9 @@ def mark(text):
     os.write(1, f"MARK {text}\\n".encode())
 
 async def db():
+    mark("open")
     yield "db"
+    await anyio.sleep(0.05)
     mark("closed")
 
 async def answer(scope, receive, send):
@@ -125,12 +141,19 @@ VISITS: dict[str, Callable[[ServerProcess], str]] = dict(
 def measured(kind: str, app: str, client: str, folder: Path) -> str:
     """Say what became of the server, of its client and of its resource."""
     root = str(PAGE.parents[1])
+    command, options = MORE.get(kind, (kind, []))
+    workers = 2 if "2" in options and "--reload" not in options else 1
     server = ServerProcess(
-        kind, f"measured:{app}", cwd=folder, env={"PYTHONPATH": root}
+        command,
+        f"measured:{app}",
+        cwd=folder,
+        env={"PYTHONPATH": root},
+        args=options,
     )
     with ThreadPoolExecutor() as threads:
         with server:
             server.wait_bound()
+            server.wait_output(f"(?s:(MARK open.*?){{{workers}}})")
             visit = threads.submit(VISITS[client], server)
             server.wait_output("MARK begin")
             began = time.monotonic()
@@ -141,7 +164,10 @@ def measured(kind: str, app: str, client: str, folder: Path) -> str:
                 return "**still alive**"
             lasted = time.monotonic() - began
         seen = visit.result()
-    closed = "closed" if "MARK closed" in server.output else "**not closed**"
+    seen_closed = server.output.count("MARK closed")
+    closed = "closed" if seen_closed >= workers else "**not closed**"
+    if 0 < seen_closed < workers:
+        closed = f"**closed by {seen_closed} of {workers}**"
     return f"{seen}, {closed}; {status} after {lasted:.1f} s"
 
 
@@ -190,4 +216,5 @@ def drawn(page: str) -> set[str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(redrawn(PAGE.read_text(), table(rows())))
+    drawing = table(rows())
+    PAGE.write_text(redrawn(PAGE.read_text(), drawing))

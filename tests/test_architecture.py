@@ -21,7 +21,7 @@ LAYERS = (
     {"_tasks"},
     {"observers"},
     {"_asgi", "_resources"},
-    {"_app", "_lazy", "_signals"},
+    {"_app", "_lazy", "_main_process", "_signals"},
     {"_drain", "_plan"},
     {"_run"},
     {"_requests"},
@@ -34,7 +34,7 @@ LAYERS = (
 PLAIN = set.union(*LAYERS[:4])
 LONGEST_FUNCTION = 50
 LONGEST_MODULE = 410
-LONGER = {"_guard.py": 460, "_resources/owner.py": 500}
+LONGER = {"_guard.py": 480, "_resources/owner.py": 500}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+import uvloop
 from anyio.lowlevel import checkpoint
 
-from asgi_lifespan_guard import ConfigurationError, Drain, LifespanGuard, Phase
+from asgi_lifespan_guard import (
+    ConfigurationError,
+    Drain,
+    LifespanGuard,
+    Phase,
+    _drain,
+)
 from asgi_lifespan_guard._asgi.in_flight import InFlight
 from asgi_lifespan_guard._drain import PATIENCE as BEFORE_GIVING_UP
 from asgi_lifespan_guard._drain import Drainer
@@ -21,14 +30,16 @@ from asgi_lifespan_guard.events import (
     DrainBegun,
     DrainEnded,
     Event,
+    Paused,
     PhaseChanged,
     RequestCut,
     RequestStuck,
+    Resumed,
     StreamEnded,
 )
 from tests.recorder import PATIENCE, Recorder
-from tests.support.memory_server import MemoryServer, Request
-from tests.support.resources import Tap
+from tests.support.memory_server import LifespanError, MemoryServer, Request
+from tests.support.resources import Tap, hello
 from tests.support.virtual_time import on_virtual_time
 
 
@@ -65,6 +76,13 @@ class Site:
         await self.finish.wait()
         await _answer(send)
 
+    async def cleaning(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for _ in range(100):
+                await asyncio.sleep(0)
+
     async def stubborn(self, scope: Any, receive: Any, send: Any) -> None:
         while not self.finish.is_set():
             with anyio.CancelScope(shield=True):
@@ -78,6 +96,38 @@ class Site:
         self.guard.begin_drain("preStop")
         await self.guard.wait_drain(scope)
         await _answer(send)
+
+    async def declared(self, scope: Any, receive: Any, send: Any) -> None:
+        LifespanGuard.endless(scope)
+        await self.stream(scope, receive, send)
+
+    async def late(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await self.finish.wait()
+        LifespanGuard.endless(scope)
+        await anyio.sleep_forever()
+
+    async def mounted(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["root_path"], scope["path"] = "/mounted", "/slow"  # Starlette, Litestar
+        await self.stream(scope, receive, send)
+
+    async def queue(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await anyio.sleep_forever()
+
+    async def spinning(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await receive()
+
+    async def long_goodbye(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self.stream(scope, receive, send)
+        finally:
+            await anyio.sleep(1.5)
+            self.recorder.mark("said goodbye")
 
     async def socket(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -189,6 +239,113 @@ async def test_what_does_not_end_is_left_behind(recorder: Recorder) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_handler_may_say_that_its_answer_has_no_end(
+    recorder: Recorder, method: str
+) -> None:
+    """It is ended as an event stream is, with a proper end of its body."""
+    stage = Stage(recorder)
+    async with stage.serving():
+        declared = stage.server.http("/declared", method=method)
+        stage.group.start_soon(declared.run)
+        await recorder.wait_for_mark("in /declared")
+        await anyio.wait_all_tasks_blocked()
+        slow = await stage.visit("/slow")
+        stage.guard.begin_drain()
+        await recorder.wait_for_mark("out /declared")
+        assert slow.status is None
+        stage.site.finish.set()
+    assert declared.phase == "answered"
+    assert recorder.of(StreamEnded) == [StreamEnded("/declared")]
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_turns_out_endless_in_the_drain(
+    recorder: Recorder,
+) -> None:
+    """It is ended as soon as its handler says so."""
+    stage = Stage(recorder)
+    async with stage.serving():
+        late = await stage.visit("/late")
+        stage.guard.begin_drain()
+        await anyio.wait_all_tasks_blocked()
+        stage.site.finish.set()
+    assert late.phase == "answered"
+
+
+@pytest.mark.anyio
+async def test_who_says_that_it_is_endless_where_nobody_counts(
+    recorder: Recorder,
+) -> None:
+    """Without a drain it changes nothing; nor for a request that is none of ours."""
+    stage = Stage(recorder, drain=None)
+    async with stage.serving():
+        await stage.visit("/declared")
+        stage.group.cancel_scope.cancel()
+    guard = LifespanGuard(hello, [Tap(recorder).recipe])
+    async with MemoryServer(guard) as server:
+        await guard.wait_ready(PATIENCE)
+        state = server.http("/").scope["state"]
+        LifespanGuard.endless({"type": "http", "state": dict(state)})
+        assert (await server.get("/")).body == b"hello"
+
+
+@pytest.mark.anyio
+async def test_a_path_counts_as_it_was_when_the_request_began(
+    recorder: Recorder,
+) -> None:
+    """Frameworks change the scope in place below their mounts."""
+    stage = Stage(recorder, drain=Drain(grace=3600, endless=["/mounted"]))
+    async with stage.serving():
+        request = await stage.visit("/mounted")
+    assert request.phase == "answered"
+    assert recorder.of(StreamEnded) == [StreamEnded("/mounted")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/queue", "/spinning"])
+async def test_a_socket_whose_handler_does_not_return_is_cancelled(
+    recorder: Recorder, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its peer has its close frame at once; the handler has a second to notice."""
+    monkeypatch.setattr(_drain, "GOODBYE", 0.05)
+    stage = Stage(recorder)
+    async with stage.serving():
+        socket = stage.server.websocket(path)
+        stage.group.start_soon(socket.run)
+        await recorder.wait_for_mark(f"in {path}")
+        await anyio.wait_all_tasks_blocked()
+    assert socket.sent[-1]["code"] == 1012
+    assert recorder.of(DrainEnded)[0].left == 0
+    assert recorder.of(RequestCut) == []
+
+
+@pytest.mark.anyio
+@on_virtual_time
+async def test_a_clean_up_longer_than_the_grace_is_not_interrupted(
+    recorder: Recorder,
+) -> None:
+    """Two seconds lie between the first cancellation and the second."""
+    stage = Stage(recorder, drain=Drain(grace=0.1, endless=["/long_goodbye"]))
+    async with stage.serving():
+        await stage.visit("/long_goodbye")
+    assert "said goodbye" in recorder.marks
+
+
+@pytest.mark.anyio
+@on_virtual_time
+async def test_a_hook_is_not_cut_with_those_it_waits_for(recorder: Recorder) -> None:
+    """It outlives the grace, and answers."""
+    stage = Stage(recorder, drain=Drain(grace=1))
+    async with stage.serving():
+        await stage.visit("/slow")
+        hook = await stage.visit("/hook")
+        await recorder.wait_for_mark("out /hook")
+    assert hook.body == b"whole"
+    assert [event.path for event in recorder.of(RequestCut)] == ["/slow"]
+
+
+@pytest.mark.anyio
 async def test_a_hook_waits_for_all_but_itself(recorder: Recorder) -> None:
     """Several may wait at the same time, and each is answered when all is over."""
     stage = Stage(recorder)
@@ -268,6 +425,81 @@ class SlowTap(Tap):
 
 @pytest.mark.anyio
 @on_virtual_time
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_one_deadline_bounds_the_whole_stop(
+    recorder: Recorder, by_hand: bool
+) -> None:
+    """What ignores being cut takes its time from that of the closing, and only half."""
+    site, tap = Site(recorder), HangingTap(recorder)
+    drain = Drain(grace=2)
+    guard = LifespanGuard(site, [tap.recipe], drain=drain, shutdown_timeout=4)
+    server = MemoryServer(guard)
+    with anyio.CancelScope(shield=True) as in_time:
+        async with anyio.create_task_group() as group:
+            with pytest.raises(LifespanError, match="db"):
+                await _stop(server, guard, group, recorder, in_time, by_hand)
+            site.finish.set()
+    assert not in_time.cancel_called
+    assert recorder.marks.count("close db") == 1
+
+
+async def _stop(
+    server: MemoryServer,
+    guard: LifespanGuard,
+    group: Any,
+    recorder: Recorder,
+    in_time: anyio.CancelScope,
+    by_hand: bool,
+) -> None:
+    async with server:
+        await guard.wait_ready(PATIENCE)
+        group.start_soon(server.http("/stubborn").run)
+        await recorder.wait_for_mark("in /stubborn")
+        in_time.deadline = anyio.current_time() + 2 + 4 + 1.5
+        if by_hand:
+            guard.begin_drain()
+            await anyio.sleep(1)
+
+
+class HangingTap(Tap):
+    """Takes as long to close as it may."""
+
+    async def close(self) -> None:
+        await anyio.sleep_forever()
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_the_drain_waits_for_the_next_one(
+    recorder: Recorder,
+) -> None:
+    """Not for one that is over; and a start that fails does not end the waiting."""
+    tap = Tap(recorder, errors=[OSError("no")], startup="blocking")
+    guard = LifespanGuard(hello, [tap.recipe], observers=[recorder])
+
+    async def wait(name: str) -> None:
+        await guard.wait_drain()
+        recorder.mark(name)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait, "first")
+        with pytest.raises(LifespanError):
+            async with MemoryServer(guard):
+                pytest.fail("it started")
+        for name in ("first", "second"):
+            await anyio.wait_all_tasks_blocked()
+            assert name not in recorder.marks
+            async with MemoryServer(guard):
+                guard.begin_drain()
+                await recorder.wait_for_mark(name)
+                await guard.wait_drain()
+            group.start_soon(wait, "second" if name == "first" else "third")
+        await anyio.wait_all_tasks_blocked()
+        assert "third" not in recorder.marks
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+@on_virtual_time
 async def test_who_came_after_the_drain_is_waited_for_a_little(
     recorder: Recorder,
 ) -> None:
@@ -318,6 +550,76 @@ def _cancel_the_walker() -> None:
     for task in tasks:
         if "Drainer.run" in str(task.get_coro()):
             task.cancel()
+
+
+@pytest.mark.parametrize("loop_factory", [None, uvloop.new_event_loop])
+def test_at_the_end_of_the_loop_requests_clean_up_before_anything_is_closed(
+    recorder: Recorder, loop_factory: Any
+) -> None:
+    """All tasks are cancelled at once then: requests, the lifespan, and the owners."""
+    site, tap = Site(recorder), Tap(recorder)
+    guard = LifespanGuard(site, [tap.recipe])
+    server = MemoryServer(guard)
+
+    async def serve() -> None:
+        server.lifespan.feed({"type": "lifespan.startup"})
+        tasks.append(asyncio.ensure_future(server.lifespan.run()))
+        await guard.wait_ready(PATIENCE)
+        for number in range(1, 6):
+            tasks.append(asyncio.ensure_future(server.http("/cleaning").run()))
+            await recorder.wait_for_mark("in /cleaning", number)
+
+    tasks: list[Any] = []
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve())
+    end = recorder.marks.index("close db")
+    assert recorder.marks[:end].count("out /cleaning") == 5
+    assert guard.phase is Phase.STOPPED
+
+
+@pytest.mark.anyio
+async def test_another_thread_may_begin_it(recorder: Recorder) -> None:
+    """An idle event loop wakes for it, and for a pause."""
+    guard = LifespanGuard(hello, [Tap(recorder).recipe], observers=[recorder])
+
+    def act() -> None:
+        guard.pause("a thread says so")
+        guard.resume()
+        guard.retry_now()
+        guard.begin_drain("a thread")
+
+    async with MemoryServer(guard):
+        await guard.wait_ready(PATIENCE)
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, act)
+            await recorder.wait_for(DrainBegun)
+        await guard.wait_drain()
+    assert recorder.of(DrainBegun) == [DrainBegun("a thread", 0)]
+    assert len(recorder.of(Paused)) == len(recorder.of(Resumed)) == 1
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_where_the_loop_is_gone_nobody_is_there_to_be_told(
+    recorder: Recorder, backend: str
+) -> None:
+    """A guard that has stopped may be asked for anything, from any thread."""
+    guard = LifespanGuard(hello, observers=[recorder])
+
+    async def live() -> None:
+        async with MemoryServer(guard):
+            await guard.wait_ready(PATIENCE)
+
+    def act() -> None:
+        guard.pause("later")
+        guard.begin_drain()
+
+    anyio.run(live, backend=backend)
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+    act()
+    assert guard.report().paused == "later"
+    assert [event.reason for event in recorder.of(DrainBegun)] == ["shutdown"]
 
 
 @pytest.mark.anyio
@@ -410,8 +712,8 @@ def test_good_settings_are_taken() -> None:
 async def test_who_is_cancelled_leaves_the_rest_to_the_next(recorder: Recorder) -> None:
     """A loop that is torn down cancels every task; the drain goes on where it was."""
     in_flight, released = InFlight([], recorder), anyio.Event()
-    drainer = Drainer(Drain(), in_flight, recorder, lambda: recorder.mark("over"))
-    drainer.begin("test", 3600.0, released.set, None, 0)
+    drainer = Drainer(Drain(), 15.0, in_flight, recorder, lambda: recorder.mark("over"))
+    drainer.begin("test", 3600.0, released.set, 0)
     if not on_trio():
         task = asyncio.ensure_future(drainer.finish())
         await anyio.wait_all_tasks_blocked()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
 from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
+from signal import SIGTERM
 from typing import Any
 
 import anyio
 import pytest
+import uvloop
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import Gate, LifespanGuard, Phase, lifespan_of, resource
 from asgi_lifespan_guard.events import (
+    LifespanMissing,
     PhaseChanged,
     RequestRefused,
     ResourceCrashed,
@@ -143,6 +148,55 @@ async def test_a_startup_that_fails_refuses_requests(
     assert len(recorder.of(RequestRefused)) == 3
     assert [r.exc_text for r in caplog.records if r.exc_text] != []
     assert sum("no such model" in (r.exc_text or "") for r in caplog.records) == 1
+
+
+@pytest.fixture
+def heard(recorder: Recorder) -> Iterator[None]:
+    """Be the server's handler of SIGTERM."""
+    before = signal.signal(SIGTERM, lambda *_: recorder.mark("server: SIGTERM"))
+    yield
+    signal.signal(SIGTERM, before)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("heard")
+async def test_a_signal_is_its_stop(recorder: Recorder) -> None:
+    """Nobody else would tell it; the server hears it when everything is closed."""
+    guard = lazy(hello, Tap(recorder).recipe)
+    assert (await client_of(guard).get("/")).status == 200
+    signal.raise_signal(SIGTERM)
+    await recorder.wait_for_mark("server: SIGTERM")
+    assert recorder.marks == ["open db", "close db", "server: SIGTERM"]
+    assert guard.phase is Phase.STOPPED
+    assert (await client_of(guard).get("/")).status == 503
+
+
+@pytest.mark.parametrize("loop_factory", [None, uvloop.new_event_loop])
+def test_a_signal_that_the_loop_handles_is_its_stop(
+    recorder: Recorder, loop_factory: Any
+) -> None:
+    """The server hears it at once, and everything is closed as soon as may be."""
+
+    async def serve() -> None:
+        stop = partial(recorder.mark, "server: SIGTERM")
+        asyncio.get_running_loop().add_signal_handler(SIGTERM, stop)
+        guard = lazy(hello, Tap(recorder).recipe)
+        assert (await client_of(guard).get("/")).status == 200
+        signal.raise_signal(SIGTERM)
+        await recorder.wait_for_mark("close db")
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve())
+    assert sorted(recorder.marks) == ["close db", "open db", "server: SIGTERM"]
+
+
+@pytest.mark.anyio
+async def test_a_lifespan_that_does_not_come_is_told_of(recorder: Recorder) -> None:
+    """At the first request that is refused for it, and once."""
+    guard = LifespanGuard(hello, [Tap(recorder).recipe], observers=[recorder])
+    for path in ("/a", "/b"):
+        assert (await client_of(guard).get(path)).status == 503
+    assert recorder.of(LifespanMissing) == [LifespanMissing("/a")]
 
 
 @pytest.mark.anyio

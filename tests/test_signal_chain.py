@@ -65,6 +65,26 @@ def test_what_is_held_back_is_passed_on_later() -> None:
     chain.restore()
 
 
+def test_who_shares_a_handler_passes_it_on_together() -> None:
+    """The server hears it once, when the last of them lets it go."""
+    heard = Heard(hold=True)
+    signal.signal(SIGUSR1, heard.handle)
+    chains = [SignalChain([SIGUSR1], heard.notice) for _ in range(2)]
+    for chain in chains:
+        chain.install()
+    signal.raise_signal(SIGUSR1)
+    assert heard.all == [("guard", SIGUSR1)] * 2
+    chains[0].pass_on(SIGUSR1)
+    chains[0].pass_on(SIGUSR1)
+    chains[0].restore()
+    assert signal.getsignal(SIGUSR1) != heard.handle
+    assert heard.all[2:] == []
+    chains[1].restore()
+    chains[1].pass_on(SIGUSR1)
+    assert heard.all[2:] == [("server", SIGUSR1)]
+    assert signal.getsignal(SIGUSR1) == heard.handle
+
+
 def test_what_is_ignored_stays_so() -> None:
     """Nobody is told of it."""
     signal.signal(SIGUSR1, SIG_IGN)

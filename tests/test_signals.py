@@ -14,7 +14,13 @@ from starlette.testclient import TestClient
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Phase
 from asgi_lifespan_guard._signals import StopSignals
-from asgi_lifespan_guard.events import DrainBegun, Event, PhaseChanged
+from asgi_lifespan_guard.events import (
+    DrainBegun,
+    DrainEnded,
+    Event,
+    PhaseChanged,
+    RequestCut,
+)
 from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import LifespanError, MemoryServer
 from tests.support.resources import LATER, Tap, hello
@@ -103,6 +109,36 @@ async def test_a_second_signal_cuts_the_delay_short(recorder: Recorder) -> None:
     assert recorder.marks[2:] == ["server: SIGTERM", *END[1:]]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_cut"),
+    [(SIGINT, SIGINT, True), (SIGTERM, SIGINT, True), (SIGINT, SIGTERM, False)],
+)
+@on_virtual_time
+async def test_a_second_ctrl_c_cuts_what_is_in_flight(
+    recorder: Recorder, first: Any, second: Any, is_cut: bool
+) -> None:
+    """It makes uvicorn wait for nobody; one SIGTERM more may be nobody's wish."""
+
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        recorder.mark("in")
+        await anyio.sleep_forever()
+
+    guard = LifespanGuard(silent, drain=Drain(grace=20), observers=[recorder])
+    server = MemoryServer(guard)
+    async with anyio.create_task_group() as group, server:
+        group.start_soon(server.http("/").run)
+        await recorder.wait_for_mark("in")
+        signal.raise_signal(first)
+        await recorder.wait_for(DrainBegun)
+        await anyio.wait_all_tasks_blocked()
+        signal.raise_signal(second)
+        await recorder.wait_for(DrainEnded)
+    (ended,) = recorder.of(DrainEnded)
+    assert (ended.duration < 1) is is_cut
+    assert len(recorder.of(RequestCut)) == 1
+
+
 async def test_a_signal_in_a_drain_by_hand_is_passed_on(recorder: Recorder) -> None:
     """There is no delay for it any more, even if it comes in the same moment."""
     async with serving(recorder, Drain(delay=3600)) as guard:
@@ -157,9 +193,12 @@ async def test_a_signal_ends_a_wait_for_the_next_attempt(recorder: Recorder) -> 
 
 
 @asynccontextmanager
-async def leaving(recorder: Recorder, drain: Drain) -> AsyncIterator[LifespanGuard]:
+async def leaving(
+    recorder: Recorder, drain: Drain, tap: Tap | None = None
+) -> AsyncIterator[LifespanGuard]:
     """Run a guard that is going to leave by itself."""
-    guard = LifespanGuard(hello, [Tap(recorder).recipe], drain=drain)
+    recipe = (tap or Tap(recorder)).recipe
+    guard = LifespanGuard(hello, [recipe], drain=drain)
     lifespan = MemoryServer(guard).lifespan
     async with anyio.create_task_group() as group:
         group.start_soon(lifespan.run)
@@ -178,6 +217,30 @@ async def test_where_nobody_handles_it_all_is_closed_first(recorder: Recorder) -
     assert recorder.marks == ["open db", "close db"]
     assert guard.phase is Phase.STOPPED
     assert signal.getsignal(SIGURG) is SIG_DFL
+
+
+@on_virtual_time
+async def test_two_guards_close_everything_before_the_default_is_done(
+    recorder: Recorder,
+) -> None:
+    """The last one in the process has it done, whichever that is."""
+    drain = Drain(signals=[SIGURG])
+    slow = SlowTap(recorder, "slow")
+    async with leaving(recorder, drain), leaving(recorder, drain, slow):
+        signal.raise_signal(SIGURG)
+        await recorder.wait_for_mark("close db")
+        await anyio.sleep(1)
+        assert signal.getsignal(SIGURG) is not SIG_DFL
+    assert {"close db", "closed slow"} <= set(recorder.marks)
+    assert signal.getsignal(SIGURG) is SIG_DFL
+
+
+class SlowTap(Tap):
+    """Takes some seconds to close."""
+
+    async def close(self) -> None:
+        await anyio.sleep(5)
+        self._recorder.mark("closed slow")
 
 
 @on_virtual_time

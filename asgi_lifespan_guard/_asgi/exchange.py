@@ -43,11 +43,13 @@ class Exchange:
     Args:
         scope: Its scope.
         send: The server's own.
+        path: Its path, as the app saw it when the request began.
         cancel: Cancels it; may be called again.
         socket: The WebSocket, if it is one.
         task: The task that it runs in, where it can be looked into.
 
     Attributes:
+        declared_endless: Whether its handler has said that it has no end of its own.
         told: How it was told to end, if it was.
         cancelled: How often its task was cancelled by us.
         spoken_to: Whether what its task waits for was cancelled instead.
@@ -56,6 +58,8 @@ class Exchange:
     __slots__ = (
         "cancel",
         "cancelled",
+        "declared_endless",
+        "path",
         "scope",
         "send",
         "socket",
@@ -68,18 +72,44 @@ class Exchange:
         self,
         scope: Scope,
         send: Send,
+        path: str,
         cancel: Callable[[], object],
         socket: Socket | None = None,
         task: asyncio.Task[Any] | None = None,
     ) -> None:
         self.scope = scope
         self.send = send
+        self.path = path
         self.cancel = cancel
         self.socket = socket
         self.task = task
+        self.declared_endless = False
         self.told: How | None = None
         self.cancelled = 0
         self.spoken_to = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its response is complete, where the server lets us see that.
+
+        What its app still does it does in the background. uvicorn's and hypercorn's
+        *send* are methods of an object that knows; granian's is not.
+        """
+        sender = getattr(self.send, "__self__", None)
+        if getattr(sender, "response_complete", False) is True:
+            return True
+        return getattr(getattr(sender, "state", None), "name", None) == "CLOSED"
+
+    @property
+    def was_only_told(self) -> bool:
+        """Whether it is a WebSocket whose app has seen a disconnect, and no more."""
+        told = self.socket is not None and self.told is not None
+        return told and not self.was_cancelled
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether it has been cancelled, or what its task waits for."""
+        return self.spoken_to or self.cancelled > 0
 
     def end(self) -> None:
         """End it as what has no end of its own."""

@@ -135,6 +135,6 @@ def _joined(kept: Message, message: Message) -> Message:
 
 
 def _to_hand_on(kept: Message) -> Message:
-    if isinstance(kept.get("body"), bytearray):
+    if _is_a_piece(kept) and isinstance(kept.get("body"), bytearray):
         return {**kept, "body": bytes(kept["body"])}
     return kept

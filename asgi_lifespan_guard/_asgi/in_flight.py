@@ -10,38 +10,49 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .._tasks.backend import on_trio
 from .._tasks.interruption import Interruption, interruptible
 from .._tasks.waiting import Waiters
 from ..events import Event, RequestCut, StreamEnded
 from .exchange import Exchange, How
-from .paths import app_path, lies_under
+from .paths import app_path, below_root, lies_under
 from .reading import accepts
 from .types import ASGIApp, Receive, Scope, Send
 from .websocket import Socket, SocketEndedError
+
+
+BATCH = 100
+"""Exchanges that are told at once; the loop lets them end in between."""
 
 
 class InFlight:
     """What is in flight.
 
     Attributes:
-        live: Task → (scope, send). The pass-through path puts requests in and takes
-            them out itself; when a drain begins they are moved out of it, so that
-            taking one out fails and the request comes to `settle`.
+        live: Task → (scope, send, path). The pass-through path puts requests in and
+            takes them out itself; when a drain begins they are moved out of it, so that
+            taking one out fails and the request comes to `settle`. The path is kept
+            because frameworks change the scope in place (Starlette's mounts). Where a
+            handler has said that its answer is endless, there is a fourth item.
+        root_path: In front of those paths, where the server puts it there.
     """
 
     def __init__(
         self, endless: Sequence[str], observe: Callable[[Event], None]
     ) -> None:
-        self.live: dict[Any, tuple[Scope, Send]] = {}
+        self.live: dict[Any, tuple[Any, ...]] = {}
+        self.root_path = ""
         self._watched: dict[Any, Exchange] = {}
+        self._in_task: dict[asyncio.Task[Any], list[Exchange]] = {}
         self._endless = tuple(endless)
         self._observe = observe
         self._waiters = Waiters()
@@ -61,7 +72,8 @@ class InFlight:
             socket = Socket(scope, receive, send)
             receive, send = socket.receive, socket.send
         run = self._run_on_trio if on_trio() else self._run_on_asyncio
-        return await run(app, receive, Exchange(scope, send, _nothing, socket))
+        exchange = Exchange(scope, send, app_path(scope), _nothing, socket)
+        return await run(app, receive, exchange)
 
     async def settle(self, key: Any) -> None:
         """Take out an exchange whose app has returned.
@@ -106,12 +118,9 @@ class InFlight:
 
     def _is_told_further_out(self, inner: Exchange) -> bool:
         """Whether an exchange that called *inner* in its own task is to end, too."""
-        return any(
-            x.cancelled and x.cancel == inner.cancel for x in self._others(inner)
-        )
-
-    def _others(self, exchange: Exchange) -> list[Exchange]:
-        return [x for x in self._watched.values() if x is not exchange]
+        if inner.task is None:
+            return False
+        return any(outer.cancelled for outer in self._in_task.get(inner.task, ()))
 
     async def _run_on_asyncio(
         self, app: ASGIApp, receive: Receive, exchange: Exchange
@@ -120,7 +129,7 @@ class InFlight:
         task = asyncio.current_task()
         exchange.task = task
         exchange.cancel = task.cancel if task else _nothing
-        self._watched[exchange] = exchange
+        self._watch(exchange, exchange)
         try:
             returned = await app(exchange.scope, receive, exchange.send)
         except BaseException as error:
@@ -134,7 +143,7 @@ class InFlight:
         self, app: ASGIApp, receive: Receive, exchange: Exchange
     ) -> Any:
         """Do the same where only cancel scopes can do what ``task.cancel()`` does."""
-        self._watched[exchange] = exchange
+        self._watch(exchange, exchange)
         returned: Any = None
         try:
             async with interruptible(math.inf, shield=False) as work:
@@ -149,87 +158,163 @@ class InFlight:
             self._forget(exchange)
         return returned
 
-    def _forget(self, key: Any) -> Exchange | None:
+    def _watch(self, key: Any, exchange: Exchange) -> None:
+        self._watched[key] = exchange
+        if exchange.task is not None:
+            self._in_task.setdefault(exchange.task, []).append(exchange)
+
+    def _forget(self, key: Any) -> None:
         self._waiters.wake()
-        return self._watched.pop(key, None)
+        exchange = self._watched.pop(key, None)
+        if exchange is not None and exchange.task is not None:
+            others = self._in_task[exchange.task]
+            others.remove(exchange)
+            if not others:
+                del self._in_task[exchange.task]
 
     # What a drain does with them
 
     def watch(self) -> int:
         """Watch every exchange from now on; say how many there are."""
-        for task, (scope, send) in self.live.items():
+        for task, (scope, send, path, *declared) in self.live.items():
             cancel = getattr(task, "cancel", _nothing)
             known = task if isinstance(task, asyncio.Task) else None
-            self._watched[task] = Exchange(scope, send, cancel, task=known)
+            below = below_root(path, self.root_path)
+            exchange = Exchange(scope, send, below, cancel, task=known)
+            exchange.declared_endless = bool(declared)
+            self._watch(task, exchange)
         self.live.clear()
         return len(self._watched)
 
-    def is_endless(self, scope: Scope) -> bool:
-        """Whether the answer to *scope* has no end of its own."""
+    def is_endless(self, scope: Scope, path: str) -> bool:
+        """Whether the answer to *scope* has no end of its own.
+
+        Args:
+            scope: Of the request.
+            path: Its path, as it was when the request began.
+        """
         if scope["type"] == "websocket":
             return True
-        path = app_path(scope)
         if any(lies_under(path, prefix) for prefix in self._endless):
             return True
         return scope.get("method") == "GET" and accepts(scope, b"text/event-stream")
 
-    async def end_endless(self, *, sockets_only: bool = False) -> None:
-        """End everything that has no end of its own, or only the WebSockets of it."""
-        running = [x for x in self._inside_out() if x.told is None]
-        wanted = [x for x in running if x.socket is not None or not sockets_only]
-        endless = [x for x in wanted if self.is_endless(x.scope)]
-        for exchange in endless:
-            self._observe(StreamEnded(app_path(exchange.scope)))
-            exchange.end()
+    def declare_endless(self, scope: Mapping[str, Any], *, end: bool) -> None:
+        """Note that the answer to *scope* has no end of its own.
+
+        Args:
+            scope: Of the request, copied or not.
+            end: Whether such answers are being ended already, so that it is, too.
+        """
+        key = self.key_of(scope)
+        if key in self.live:
+            self.live[key] = (*self.live[key][:3], True)
+        elif key in self._watched:
+            exchange = self._watched[key]
+            exchange.declared_endless = True
+            if end and exchange.told is None:
+                self._end(exchange)
+
+    async def end_endless(
+        self, spared: Collection[Any] = (), *, sockets_only: bool = False
+    ) -> None:
+        """End everything that has no end of its own, or only the WebSockets of it.
+
+        An answer that is complete is left to do what it does in the background.
+        """
         async with anyio.create_task_group() as group:
-            for exchange in endless:
+            told = 0
+            for key, exchange in self._inside_out():
+                left_out = key in spared or (sockets_only and exchange.socket is None)
+                if left_out or not self._may_be_ended(key, exchange):
+                    continue
+                self._end(exchange)
                 if exchange.socket is not None:
                     group.start_soon(exchange.socket.say_goodbye)
+                told += 1
+                if told % BATCH == 0:
+                    await checkpoint()
 
-    def insist(self) -> None:
-        """Cancel the tasks of what was to end, and has only been spoken to."""
-        for exchange in list(self._watched.values()):
-            if exchange.spoken_to:
+    def _may_be_ended(self, key: Any, exchange: Exchange) -> bool:
+        if exchange.told is not None or self._watched.get(key) is not exchange:
+            return False
+        endless = self.is_endless(exchange.scope, exchange.path)
+        return (endless or exchange.declared_endless) and not exchange.is_answered
+
+    def _end(self, exchange: Exchange) -> None:
+        self._observe(StreamEnded(exchange.path))
+        exchange.end()
+
+    def cancel_sockets(self, spared: Collection[Any] = ()) -> None:
+        """Cancel the handlers of WebSockets that were ended, and are there still."""
+        for key, exchange in self._inside_out():
+            if exchange.was_only_told and key not in spared:
                 exchange.interrupt()
 
-    def cut(self, after: float) -> None:
-        """Cancel everything that is left, *after* seconds; again, if told before."""
-        for exchange in self._inside_out():
-            if exchange.told is None or exchange.socket is not None:
-                self._observe(RequestCut(app_path(exchange.scope), after))
+    def insist(self, spared: Collection[Any] = ()) -> None:
+        """Cancel the tasks of what was to end, and has only been spoken to."""
+        for key, exchange in self._inside_out():
+            if exchange.spoken_to and key not in spared:
+                exchange.interrupt()
+
+    def cut(
+        self, after: float, spared: Collection[Any] = (), *, again: bool = False
+    ) -> None:
+        """Cancel what is left, *after* seconds; *again*, if it was cancelled before."""
+        for key, exchange in self._inside_out():
+            if key in spared or (exchange.was_cancelled and not again):
+                continue
+            if exchange.told is None or exchange.was_only_told:
+                self._observe(RequestCut(exchange.path, after))
             exchange.told = exchange.told or How.CUT
             exchange.interrupt()
 
-    def _inside_out(self) -> list[Exchange]:
+    def _inside_out(self) -> list[tuple[Any, Exchange]]:
         """Return what is in flight, a request that another one makes before that.
 
         The cancellation of the other one then waits until the inner one is clean.
         """
-        return list(reversed(self._watched.values()))
+        return list(reversed(self._watched.items()))
 
-    def left(self, spared: Collection[Any] = ()) -> dict[Any, Scope]:
-        """Return the scopes of what is in flight, but for the *spared* keys, by key."""
-        return {k: x.scope for k, x in self._watched.items() if k not in spared}
+    def left(self, spared: Collection[Any] = ()) -> dict[Any, str]:
+        """Return the paths of what is in flight, but for the *spared* keys, by key."""
+        return {k: x.path for k, x in self._watched.items() if k not in spared}
+
+    def is_over(self, spared: Collection[Any] = ()) -> bool:
+        """Whether nothing is in flight but what is *spared*, by key."""
+        first = islice(self._watched, len(spared) + 1)
+        return all(key in spared for key in first)
 
     def look_again(self) -> None:
-        """Have `wait_over` look again."""
+        """Have `wait_until` look again."""
         self._waiters.wake()
 
-    async def wait_over(self, spared: Collection[Any]) -> None:
-        """Return when nothing is in flight but what is *spared*, by key."""
-        await self._waiters.wait_until(lambda: not self.left(spared))
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return once *condition* holds; asked whenever an exchange is over."""
+        await self._waiters.wait_until(condition)
 
     def key_of(self, scope: Mapping[str, Any] | None) -> Any:
         """Return the key of the exchange that *scope* belongs to, copied or not.
 
         Without a scope, of the current task's; ``None`` where there is none.
         """
+        task = None if on_trio() else asyncio.current_task()
+        own = self._scope_of(task)
         if scope is None:
-            task = None if on_trio() else asyncio.current_task()
-            return task if task in self.live or task in self._watched else None
-        scopes = {key: own for key, (own, _) in self.live.items()}
-        scopes |= {key: exchange.scope for key, exchange in self._watched.items()}
-        return next((k for k, own in scopes.items() if _is_same(own, scope)), None)
+            return None if own is None else task
+        if own is not None and _is_same(own, scope):
+            return task
+        return next((key for key, own in self._scopes() if _is_same(own, scope)), None)
+
+    def _scope_of(self, key: Any) -> Scope | None:
+        if key in self.live:
+            scope: Scope = self.live[key][0]
+            return scope
+        return self._watched[key].scope if key in self._watched else None
+
+    def _scopes(self) -> Iterator[tuple[Any, Scope]]:
+        yield from ((key, kept[0]) for key, kept in self.live.items())
+        yield from ((key, exchange.scope) for key, exchange in self._watched.items())
 
 
 def _is_same(own: Scope, other: Mapping[str, Any]) -> bool:

@@ -22,7 +22,12 @@ def app_path(scope: Scope) -> str:
         return ""  # A direct call in somebody's tests, whose app reads no path.
     if not scope.get("root_path"):
         return path
-    root = root_path_of(scope).rstrip("/")
+    return below_root(path, root_path_of(scope))
+
+
+def below_root(path: str, root_path: str) -> str:
+    """Return *path* without *root_path*, where it stands in front as a whole."""
+    root = root_path.rstrip("/")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         return path[len(root) :] or "/"
     return path

@@ -17,6 +17,10 @@ SERVICE_RESTART = 1012
 
 REASON = "Service Restart"
 
+PAUSE = 0.01
+"""Seconds before an app is told once more that it was ended: one that takes no notice,
+and goes on asking or talking, must neither hold the event loop nor burn a core."""
+
 
 class SocketEndedError(OSError):
     """Raised when an app sends to a WebSocket that a drain has ended."""
@@ -28,18 +32,33 @@ class SocketEndedError(OSError):
 class Socket:
     """One WebSocket: stands between the app and the server's *receive* and *send*."""
 
-    __slots__ = ("_closed", "_ended", "_receive", "_receiving", "_send", "scope")
+    __slots__ = (
+        "_closed",
+        "_connected",
+        "_ended",
+        "_receive",
+        "_receiving",
+        "_send",
+        "scope",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self._receive = receive
         self._send = send
         self._receiving: anyio.CancelScope | None = None
+        self._connected = False
         self._ended = False
         self._closed = False
 
     async def receive(self) -> Message:
-        """Return the server's next message, or a disconnect once it was ended."""
+        """Return the server's next message, or a disconnect once it was ended.
+
+        The first one is a connect all the same: Starlette asserts it.
+        """
+        if not self._connected:
+            self._connected = True
+            return await self._receive()
         if not self._ended:
             try:
                 with anyio.CancelScope() as self._receiving:
@@ -47,6 +66,8 @@ class Socket:
             finally:
                 self._receiving = None
             await self.say_goodbye()
+        else:
+            await anyio.sleep(PAUSE)
         return {
             "type": "websocket.disconnect",
             "code": SERVICE_RESTART,
@@ -67,6 +88,7 @@ class Socket:
         elif closes:
             await self.say_goodbye()
         else:
+            await anyio.sleep(PAUSE)
             raise SocketEndedError
 
     def end(self) -> None:

@@ -25,7 +25,7 @@ class Closing:
         self.failures: dict[str, BaseException] = {}
         self._deadline: float | None = None
         self._latest = inf
-        self._is_expected = False
+        self._cancelled_before = inf
         self._host = None if on_trio() else asyncio.current_task()
 
     @property
@@ -42,21 +42,34 @@ class Closing:
         ``asyncio.run`` cancels all tasks at once when it ends, and it is chance whether
         an owner or its host wakes first.
         """
-        if self._is_expected or self.has_begun:
+        if self.has_begun:
             return True
-        return self._host is not None and is_about_to_be_cancelled(self._host)
+        host = self._host
+        if host is None:
+            return False
+        told = host.cancelling() > self._cancelled_before
+        return told or is_about_to_be_cancelled(host)
 
-    def expect(self) -> None:
-        """Take it that closing begins as soon as the last request is out."""
-        self._is_expected = True
+    def expect(self, *, cancelled: bool) -> None:
+        """Note that closing begins as soon as the last request is out.
+
+        Args:
+            cancelled: Whether it comes because the host was cancelled, and maybe
+                everybody with it. What crashes otherwise has crashed by itself.
+        """
+        count = 0 if self._host is None else self._host.cancelling()
+        self._cancelled_before = count - cancelled
 
     def begin(self, timeout: float) -> None:
         """Have everything closed within *timeout* seconds."""
         self._deadline = min(now() + timeout, self._latest)
 
     def end_by(self, deadline: float) -> None:
-        """Have everything closed by *deadline*, on the event loop's clock."""
-        self._latest = deadline
+        """Have everything closed by *deadline*, on the event loop's clock.
+
+        Of several the earliest counts.
+        """
+        self._latest = min(deadline, self._latest)
 
     def failed(self, name: str, error: BaseException) -> None:
         """Note what was not closed cleanly, if that is what is going on."""

@@ -288,6 +288,8 @@ class Owner(Node):
     def _nobody_uses_it(self) -> bool:
         users = list(self.deep_dependents())
         if self._closing.is_on:
+            if not self._closing.has_begun:
+                return False  # Requests in flight are let out first.
             users += [*self.dependents, *self.outlives]
         return not any(user.is_busy for user in users)
 

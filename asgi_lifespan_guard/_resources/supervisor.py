@@ -82,9 +82,9 @@ class Supervisor:
         self._stop_reason = reason
         self._news.wake()
 
-    def expect_closing(self) -> None:
-        """Take whatever is cancelled from now on for a part of the stop."""
-        self._closing.expect()
+    def expect_closing(self, *, cancelled: bool) -> None:
+        """Note that the stop has come, and whether by a cancellation."""
+        self._closing.expect(cancelled=cancelled)
 
     def close_by(self, deadline: float) -> None:
         """Have everything closed by *deadline*, on the event loop's clock."""

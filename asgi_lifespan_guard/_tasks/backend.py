@@ -54,23 +54,23 @@ def scheduler() -> Schedule:
 
 
 class HomeThread:
-    """The thread of the event loop that is running, and a way into it."""
-
-    __slots__ = ("_ident", "_schedule")
+    """Knows the thread of the event loop on which it was made."""
 
     def __init__(self) -> None:
-        self._ident = get_ident()
+        self._thread = get_ident()
         self._schedule = scheduler()
 
-    @property
-    def is_here(self) -> bool:
-        """Whether the caller is in it."""
-        return get_ident() == self._ident
+    def call(self, function: Callable[[], object]) -> None:
+        """Call *function* now, if this is that thread or its loop is gone.
 
-    def call_soon(self, call: Callable[[], object]) -> None:
-        """Make *call* there soon; never, if the loop is gone."""
+        Else it is called there, soon.
+        """
         with suppress(RuntimeError):
-            self._schedule(call)
+            if get_ident() != self._thread:
+                self._schedule(function)
+                return
+            self._schedule(int)  # A handler of a signal may be all that runs: wake it.
+        function()
 
 
 def now() -> float:

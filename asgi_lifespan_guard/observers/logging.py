@@ -25,6 +25,7 @@ from ..events import (
     DrainEnded,
     Event,
     GuardFailed,
+    LifespanMissing,
     LifespanUnsupported,
     Paused,
     PhaseChanged,
@@ -111,6 +112,12 @@ LINES: Mapping[type[Event], Line] = {
     RequestAbandoned: Line(DEBUG, "%(path)s: the client left after %(waited).3f s"),
     RequestRefused: Line(
         DEBUG, "%(path)s: refused, %(reason)s (retry after %(retry_after)s s)"
+    ),
+    LifespanMissing: Line(
+        WARNING,
+        "%(path)s: refused, because the server has not run the app's lifespan, so that"
+        " nothing is opened: turn it on (uvicorn --lifespan on), or say"
+        " LifespanGuard(..., lazy_start=True)",
     ),
     Paused: Line(WARNING, "paused: %(reason)s"),
     Resumed: Line(INFO, "resumed"),

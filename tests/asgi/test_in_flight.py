@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from asgi_lifespan_guard._asgi import in_flight
 from asgi_lifespan_guard._asgi.in_flight import InFlight
 from asgi_lifespan_guard._tasks.backend import on_trio
 from asgi_lifespan_guard.events import RequestCut, StreamEnded
@@ -180,6 +182,67 @@ async def test_the_finite_is_not_ended(recorder: Recorder) -> None:
     assert recorder.events == []
 
 
+class State(Enum):
+    """How far a response is, as hypercorn says it."""
+
+    RESPONSE = 1
+    CLOSED = 2
+
+
+class Cycle:
+    """Has *send*, and knows whether the response is complete, as uvicorn's does."""
+
+    def __init__(self, scope: Any, state: State | None) -> None:
+        self.scope = scope
+        self.response_complete = False
+        self.state = state
+        self.sent: list[Any] = []
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if self.state is None:
+            self.response_complete = not message.get("more_body", True)
+
+
+@pytest.mark.parametrize("state", [None, State.CLOSED, State.RESPONSE])
+async def test_an_answer_that_is_complete_needs_no_end(
+    recorder: Recorder, state: State | None
+) -> None:
+    """What its handler does in the background then goes on, where servers tell."""
+    go = anyio.Event()
+
+    async def work(site: Site, scope: Any, receive: Any, send: Any) -> None:
+        await send(started())
+        await send({**LAST, "more_body": False})
+        site.recorder.mark(f"in {scope['path']}")
+        await go.wait()
+        site.recorder.mark("done")
+
+    site = Site(recorder, work)
+    cycle = Cycle(site.server.http("/endless").scope, state)
+    async with anyio.create_task_group() as group:
+        group.start_soon(site, cycle.scope, None, cycle.send)
+        await recorder.wait_for_mark("in /endless")
+        await site.exchanges.end_endless()
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    assert ("done" in recorder.marks) is (state is not State.RESPONSE)
+
+
+async def test_many_streams_are_told_a_few_at_a_time(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first have their end before the last are told; nobody is told twice."""
+    monkeypatch.setattr(in_flight, "BATCH", 1)
+    site = Site(recorder, stream)
+    requests = [site.server.http(f"/endless/{number}") for number in range(20)]
+    async with site.visited(*requests), anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(site.exchanges.end_endless)
+    assert all(request.phase == "answered" for request in requests)
+    assert len(recorder.of(StreamEnded)) == 20
+
+
 # What is over time.
 
 
@@ -210,7 +273,7 @@ async def test_who_ignores_the_first_cancellation_gets_a_second(
     async with site.visited(request):
         site.exchanges.cut(1.0)
         await recorder.wait_for_mark("ignored")
-        site.exchanges.cut(2.0)
+        site.exchanges.cut(2.0, again=True)
     assert request.status == 503
     assert recorder.events == [RequestCut("/a", 1.0)]
 
@@ -224,7 +287,7 @@ async def test_a_cancellation_that_comes_too_late_is_taken_back(
         await send(started())
         await send(LAST)
         site.exchanges.cut(0.0)
-        site.exchanges.cut(0.0)
+        site.exchanges.cut(0.0, again=True)
 
     exchanges = InFlight([], recorder)
     site = Site(recorder, last_moment)
@@ -312,7 +375,7 @@ async def test_a_socket_that_nobody_looks_at_is_cut(recorder: Recorder) -> None:
         await site.exchanges.end_endless()
         assert socket.phase == "closed"
         site.exchanges.cut(1.0)
-        site.exchanges.cut(2.0)
+        site.exchanges.cut(2.0, again=True)
     assert recorder.events[0] == StreamEnded("/ws")
     assert RequestCut("/ws", 1.0) in recorder.events
 
@@ -383,10 +446,11 @@ async def test_one_who_waits_is_spared(recorder: Recorder) -> None:
         assert site.exchanges.key_of({"type": "http"}) is None
         assert site.exchanges.key_of(None) is None
         await site.exchanges.end_endless()
-        await site.exchanges.wait_over({key})
+        await site.exchanges.wait_until(lambda: site.exchanges.is_over({key}))
         assert list(site.exchanges.left()) == [key]
+        assert not site.exchanges.is_over()
         async with anyio.create_task_group() as group:
-            group.start_soon(site.exchanges.wait_over, set())
+            group.start_soon(site.exchanges.wait_until, site.exchanges.is_over)
             await anyio.wait_all_tasks_blocked()
             site.exchanges.look_again()
             await anyio.wait_all_tasks_blocked()
@@ -416,7 +480,7 @@ async def test_what_cannot_be_cancelled_is_waited_for(recorder: Recorder) -> Non
     steps = StepByStep(run)
     steps.step()
     await asyncio.sleep(0)
-    site.exchanges.live[None] = {"type": "http", "path": "/b", "method": "GET"}, send
+    site.exchanges.live[None] = {"type": "http", "method": "GET"}, send, "/b"
     assert site.exchanges.watch() == 2
     site.exchanges.cut(0.0)
     assert await site.exchanges.conclude(None, ValueError()) is False
@@ -427,6 +491,25 @@ async def test_what_cannot_be_cancelled_is_waited_for(recorder: Recorder) -> Non
         "http.response.body",
     ]
     assert site.exchanges.left() == {}
+
+
+async def test_what_a_server_of_its_own_cancels_is_answered(
+    recorder: Recorder,
+) -> None:
+    """It ends as cancelled, though we could not do it, and its client is told."""
+    if on_trio():
+        pytest.skip("on trio every request runs in a scope of ours")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    exchanges, key = InFlight([], recorder), object()
+    exchanges.live[key] = {"type": "http", "method": "GET"}, send, "/a"
+    exchanges.watch()
+    exchanges.cut(0.0)
+    assert await exchanges.conclude(key, asyncio.CancelledError())
+    assert sent[0]["status"] == 503
 
 
 class StepByStep:

@@ -12,6 +12,7 @@ from asgi_lifespan_guard._asgi.websocket import Socket
 
 pytestmark = pytest.mark.anyio
 
+CONNECT = {"type": "websocket.connect"}
 GOODBYE = {"type": "websocket.close", "code": 1012, "reason": "Service Restart"}
 GONE = {"type": "websocket.disconnect", "code": 1012, "reason": "Service Restart"}
 HELLO = {"type": "websocket.send", "text": "hello"}
@@ -38,19 +39,47 @@ def between(peer: Peer) -> Socket:
     return Socket({"type": "websocket"}, peer.receive, peer.send)
 
 
+async def connected(peer: Peer) -> Socket:
+    """Stand in front of *peer*, whose connect the app has got."""
+    socket = between(peer)
+    assert await socket.receive() == CONNECT
+    return socket
+
+
 async def test_until_it_is_ended_messages_pass() -> None:
     """Both ways, as they are."""
-    peer = Peer({"type": "websocket.connect"})
-    socket = between(peer)
-    assert await socket.receive() == {"type": "websocket.connect"}
+    peer = Peer(CONNECT)
+    socket = await connected(peer)
     await socket.send(HELLO)
     assert peer.sent == [HELLO]
 
 
+async def test_a_handshake_that_is_ended_begins_with_its_connect() -> None:
+    """Frameworks assert it; the disconnect comes after it."""
+    peer = Peer(CONNECT)
+    socket = between(peer)
+    socket.end()
+    assert [await socket.receive(), await socket.receive()] == [CONNECT, GONE]
+
+
+async def test_who_takes_no_notice_holds_nobody_up() -> None:
+    """Neither one that asks for the next message again and again nor one that talks."""
+    peer = Peer(CONNECT)
+    socket = await connected(peer)
+    socket.end()
+    with anyio.move_on_after(0.05):
+        while True:
+            assert await socket.receive() == GONE
+    with anyio.move_on_after(0.05):
+        while True:
+            with pytest.raises(OSError, match="1012"):
+                await socket.send(HELLO)
+
+
 async def test_who_waits_for_a_message_gets_a_disconnect() -> None:
     """The close frame goes out when the server's own wait is over, not before."""
-    peer = Peer()
-    socket = between(peer)
+    peer = Peer(CONNECT)
+    socket = await connected(peer)
     got: list[Any] = []
 
     async def listen() -> None:
@@ -68,8 +97,8 @@ async def test_who_waits_for_a_message_gets_a_disconnect() -> None:
 
 async def test_who_sends_gets_an_error() -> None:
     """It is one that servers raise, too, when the client is gone."""
-    peer = Peer()
-    socket = between(peer)
+    peer = Peer(CONNECT)
+    socket = await connected(peer)
     socket.end()
     await socket.say_goodbye()
     with pytest.raises(OSError, match="1012"):

@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from anyio.lowlevel import checkpoint
 from tenacity import wait_fixed
 
 from asgi_lifespan_guard import Drain, LifespanGuard, Retry, resource
@@ -56,7 +55,7 @@ async def db() -> AsyncGenerator[Pool, None]:
     try:
         yield pool
     finally:
-        await checkpoint()
+        await anyio.sleep(seconds("CLOSING", 0.0))
         pool.is_open = False
         mark("close db")
 
@@ -191,6 +190,14 @@ async def quick(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+async def background(scope: Any, receive: Any, send: Any) -> None:
+    """Answer in full, and do something afterwards that takes longer than the drain."""
+    await quick(scope, receive, send)
+    mark("answered", scope["path"])
+    await drain_begins(scope)
+    mark("done in the background")
+
+
 async def pre_stop(scope: Any, receive: Any, send: Any) -> None:
     """Be a preStop hook: begin the drain, and answer when it is over."""
     guard = LifespanGuard.of(scope)
@@ -231,6 +238,7 @@ PATHS: dict[str, Handler] = {
     "/drain": pre_stop,
     "/nested": calls_itself,
     "/quick": quick,
+    "/background": background,
 }
 
 

@@ -6,12 +6,15 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncGenerator
 
 import hypercorn.asyncio
 import uvicorn
 from hypercorn.config import Config
 
-from tests.integration.drain_app import app, mark
+from asgi_lifespan_guard import LifespanGuard, resource
+from examples.demo import free_port
+from tests.integration.drain_app import app, bare, mark
 
 
 def config(port: int) -> Config:
@@ -41,6 +44,23 @@ async def default(port: int) -> None:
     )
 
 
+async def beside(port: int) -> None:
+    """Serve two apps where nobody handles the signal; the second one closes slowly."""
+
+    async def slow() -> AsyncGenerator[None, None]:
+        mark("open slow")
+        yield
+        await asyncio.sleep(1)
+        mark("close slow")
+
+    second = LifespanGuard(bare, [resource(slow)])
+    never = asyncio.Event().wait
+    async with asyncio.TaskGroup() as group:
+        for each, own in ((second, free_port()), (app, port)):
+            serve = hypercorn.asyncio.serve
+            group.create_task(serve(each, config(own), shutdown_trigger=never))
+
+
 def twice(port: int) -> None:
     """Serve, stop, and serve again in the same process."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -55,6 +75,7 @@ if __name__ == "__main__":
     if what == "twice":
         twice(port)
     else:
-        asyncio.run({"trigger": trigger, "default": default}[what](port))
+        programs = {"trigger": trigger, "default": default, "beside": beside}
+        asyncio.run(programs[what](port))
     mark("the program ends")
     os._exit(7)

@@ -212,6 +212,20 @@ def test_daphne(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["uvicorn-asyncio", "uvicorn-uvloop"])
+def test_a_server_whose_lifespan_is_off(folder: Path, kind: str) -> None:
+    """SIGTERM is the stop: it goes to the server when everything is closed."""
+    server = ServerProcess(kind, "lazy:guard", cwd=folder, args=["--lifespan", "off"])
+    with server:
+        server.wait_bound()
+        assert get(server.url("/")).status_code == 200
+        server.terminate()
+        server.wait()
+    assert server.output.index("app shuts down") < server.output.index("db closes")
+    assert server.output.index("db closes") < server.output.index("Shutting down")
+
+
+@pytest.mark.slow
 def test_a_probe_starts_it_under_daphne(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from asgi_lifespan_guard.events import (
     DrainEnded,
     Event,
     GuardFailed,
+    LifespanMissing,
     LifespanUnsupported,
     Paused,
     PhaseChanged,
@@ -161,6 +162,14 @@ TOLD_LINES: list[tuple[Event, int, str, bool]] = [
         StartupFailed(StopRequestedError("SIGTERM"), False),
         20,
         "startup ended by SIGTERM",
+        False,
+    ),
+    (
+        LifespanMissing("/a"),
+        30,
+        "/a: refused, because the server has not run the app's lifespan, so that"
+        " nothing is opened: turn it on (uvicorn --lifespan on), or say"
+        " LifespanGuard(..., lazy_start=True)",
         False,
     ),
     (Paused("maintenance"), 30, "paused: maintenance", False),

@@ -84,16 +84,26 @@ def test_a_loop_that_is_gone_says_so(anyio_backend: Any) -> None:
         schedule(print)
 
 
-def test_what_is_for_a_loop_that_is_gone_is_dropped(anyio_backend: Any) -> None:
-    """A thread may outlive the event loop, and need not mind."""
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_is_for_a_loop_that_is_gone_is_called_at_once(
+    anyio_backend: Any, elsewhere: bool
+) -> None:
+    """There is nobody else to do it, whichever thread it is."""
 
     async def main() -> HomeThread:
         return HomeThread()
 
     backend, options = anyio_backend
     home = anyio.run(main, backend=backend, backend_options=options)
-    assert home.is_here
-    home.call_soon(partial(pytest.fail, "it was called"))
+    called: list[bool] = []
+    call = partial(home.call, partial(called.append, True))
+    if elsewhere:
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+    else:
+        call()
+    assert called == [True]
 
 
 def test_a_cancellation_in_a_group_is_somebodys_past() -> None:
