@@ -274,16 +274,18 @@ class Witness:
 
     # Needs and users
 
-    def _is_left(self, life: Life) -> bool:
+    def _is_left(self, actor: Actor) -> bool:
         """Whether it is closed, or being left; not yet, where it only is to be."""
-        is_to_be = life.phase is ResourcePhase.CLOSING and life.closing < life.began
+        life = self.lives[actor.name]
+        entered = len(life.closings) < actor.entered
+        is_to_be = life.phase is ResourcePhase.CLOSING and entered
         return life.phase not in OPEN and not is_to_be
 
     def _check_needs(self, actor: Actor, values: Sequence[Any] | None) -> None:
         away = [
             need.name
             for need in actor.below()
-            if not need.live or self._is_left(self.lives[need.name])
+            if not need.live or self._is_left(need)
         ]
         if away:
             self.complain("opens in order", f"{actor.name} opens without {away}")
