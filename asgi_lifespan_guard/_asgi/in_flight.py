@@ -252,9 +252,14 @@ class InFlight:
                 exchange.interrupt()
 
     def insist(self, spared: Collection[Any] = ()) -> None:
-        """Cancel the tasks of what was to end, and has only been spoken to."""
+        """Cancel what was to end, and may not have been told.
+
+        Only spoken to was a handler whose views' tasks were cancelled. And on trio a
+        sleep whose own deadline has just passed takes a cancellation for its end.
+        """
         for key, exchange in self._inside_out():
-            if exchange.spoken_to and key not in spared:
+            unheard = exchange.told is How.ENDED and exchange.socket is None and on_trio()
+            if (exchange.spoken_to or unheard) and key not in spared:
                 exchange.interrupt()
 
     def cut(
