@@ -191,7 +191,11 @@ class LifespanGuard:
             return await self._dispatch(scope, receive, send)
         live = self._tracked
         if live is None:
-            return await self._app(scope, receive, send)
+            try:
+                return await self._app(scope, receive, send)
+            except Exception as error:
+                self._requests.suspect(scope, error)
+                raise
         task = current_task(self._loop)
         if task in live:
             return await self._in_flight.run(self._app, scope, receive, send)
@@ -199,6 +203,7 @@ class LifespanGuard:
         try:
             await self._app(scope, receive, send)
         except BaseException as error:
+            self._requests.suspect(scope, error)
             if not await self._in_flight.conclude(task, error):
                 raise
         else:
@@ -294,6 +299,18 @@ class LifespanGuard:
         """Cut short every resource's wait for its next attempt."""
         if self._run is not None:
             self._run.supervisor.retry_now()
+
+    def suspect(self, *resources: Resource[Any]) -> None:
+        """Have *resources* checked now; without any, all of them.
+
+        For whoever sees a sign that one of them is away: an exception that a framework
+        or a handler answers itself, so that it never leaves the app. Cheap: a check
+        that is on, or was put within the last tenth of a second, is not put again. A
+        check that fails then counts twice.
+        """
+        if self._run is not None:
+            names = [r.name for r in resources] or self._plan.names
+            self._run.supervisor.suspect(names, None)
 
     def begin_drain(self, reason: str = "begin_drain()") -> None:
         """Begin the drain, as a signal would; on the event loop's own thread.

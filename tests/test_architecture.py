@@ -33,7 +33,7 @@ LAYERS = (
 PLAIN = set.union(*LAYERS[:4])
 LONGEST_FUNCTION = 50
 LONGEST_MODULE = 410
-LONGER = {"_resources/owner.py": 500}
+LONGER = {"_resources/owner.py": 540, "_guard.py": 440}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
