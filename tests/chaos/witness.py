@@ -568,7 +568,8 @@ class Witness:
         if report.phase is not self.phase:
             text = f"the guard is {report.phase}, not {self.phase}"
             self.complain("report is true", text)
-        if isinstance(event, PhaseChanged) and event.new is Phase.STARTING:
+        begins = isinstance(event, PhaseChanged) and event.new is Phase.STARTING
+        if begins or self.phase in (Phase.STOPPED, Phase.FAILED):
             return  # The resources are still the last cycle's.
         changing = event.resource if isinstance(event, ResourcePhaseChanged) else None
         for shown in report.resources:
