@@ -38,7 +38,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help test lint types unit test-pythons test-oldest test-314 foreign fuzz chaos demo bench diagrams servers constraints format clean
+.PHONY: help test lint types unit test-pythons test-oldest test-314 foreign fuzz chaos demo bench outage diagrams servers constraints format clean
 
 help:
 	@echo 'make test          everything: lint, types, tests with 100 % coverage'
@@ -60,6 +60,7 @@ help:
 	@echo 'make fuzz          a million calls with whatever a scope, an app or a server may'
 	@echo '                   come up with; fewer with FUZZ_EXAMPLES=, again with FUZZ_SEED='
 	@echo 'make bench         what the guard costs'
+	@echo 'make outage        what requests see while PostgreSQL goes away again and again'
 	@echo 'make diagrams      draw the diagrams in docs/phases.md from the tables'
 	@echo 'make servers       measure what servers do on SIGTERM, for docs/servers.md'
 	@echo 'make format        ruff: mend what it can'
@@ -140,6 +141,9 @@ demo: $(INSTALLED_DEMO)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m benchmarks
+
+outage: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.outage
 
 diagrams: $(INSTALLED)
 	@$(BIN)/python -m docs.make_diagrams

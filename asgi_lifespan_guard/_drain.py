@@ -70,7 +70,7 @@ class Drainer:
         self._waiters = Waiters()
         self._walking = anyio.Lock()
         self._delay = 0.0
-        self._watchers = 0
+        self._watchers = self._number = 0
         self._release: Callable[[], None] | None = None
         self._began_at = 0.0
         self._hurried_at = 0.0
@@ -116,7 +116,8 @@ class Drainer:
         self._watchers = watchers
         self._began_at = now()
         self.step = Step.DELAY
-        self._observe(DrainBegun(reason, self._in_flight.watch()))
+        self._number = self._in_flight.watch()
+        self._observe(DrainBegun(reason, self._number))
         if delay:
             self._waiters.wake()
         else:
@@ -194,7 +195,8 @@ class Drainer:
         await self._let_out()
         self._given_up = frozenset(self._in_flight.left(self._spared))
         self.step = Step.OVER
-        self._observe(DrainEnded(self._lasted(), len(self._given_up)))
+        left = len(self._given_up)
+        self._observe(DrainEnded(self._lasted(), left, self._number))
         self._waiters.wake()
         self._ended()
 

@@ -205,14 +205,19 @@ class LifespanGuard:
             return await self._dispatch(scope, receive, send)
         live = self._tracked
         if live is None:
-            return await self._app(scope, receive, send)
+            try:
+                return await self._app(scope, receive, send)
+            except Exception as error:
+                self._requests.suspect(scope, error)
+                raise
         task = current_task(self._loop)
         if task in live:
-            return await self._in_flight.run(self._app, scope, receive, send)
+            return await self._dispatch(scope, receive, send)
         live[task] = scope, send, path
         try:
             returned = await self._app(scope, receive, send)
         except BaseException as error:
+            self._requests.suspect(scope, error)
             if not await self._in_flight.conclude(task, error):
                 raise
             return None
@@ -341,6 +346,34 @@ class LifespanGuard:
         """Cut short every resource's wait for its next attempt."""
         if self._run is not None:
             self._run.home.call(self._run.supervisor.retry_now)
+
+    def suspect(
+        self,
+        *resources: Resource[Any],
+        request: HasScope | Mapping[str, Any] | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Have resources checked now, because something says that they are away.
+
+        An exception that leaves the app does this by itself; this is for one that a
+        framework or a handler answers. From any thread, and cheap: a check that is on,
+        or was put within the last tenth of a second, is not put again. A check that
+        fails then counts twice.
+
+        Args:
+            resources: Which; none: what *request* needs, or, without one, all.
+            request: The request that failed, or its scope.
+            error: What it failed with: only those are checked that it is about
+                (``Check(on=...)``).
+        """
+        run, scope = self._run, scope_of(request)
+        if run is None:
+            return
+        if resources or scope is None:
+            names = frozenset(r.name for r in resources) or frozenset(self._plan.names)
+        else:
+            names = frozenset(self._requests.needed_by(scope))
+        run.home.call(partial(run.supervisor.suspect, names, error))
 
     def begin_drain(self, reason: str = "begin_drain()") -> None:
         """Begin the drain, as a signal would; from any thread.

@@ -123,11 +123,25 @@ class Requests:
             return Verdict(False, key, inf, "draining")
         return Verdict(False, key, run.supervisor.due_in(needed))
 
+    def suspect(self, scope: Scope, error: BaseException) -> None:
+        """Have what a request needs checked soon, for *error* has left the app."""
+        run = self._run()
+        if run is not None and isinstance(error, Exception):
+            run.supervisor.suspect(self.needed_by(scope), error)
+
+    def needed_by(self, scope: Mapping[str, Any]) -> Set[str]:
+        """Return the names of the resources that a request needs."""
+        return self._plan.needed_by(app_path(scope))[1]
+
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> Any:
         scope = self._with_state(scope)
-        if self._plan.drain is None:
-            return await self._app()(scope, receive, send)
-        return await self._in_flight.run(self._app(), scope, receive, send)
+        try:
+            if self._plan.drain is None:
+                return await self._app()(scope, receive, send)
+            return await self._in_flight.run(self._app(), scope, receive, send)
+        except Exception as error:
+            self.suspect(scope, error)
+            raise
 
     async def _start_lazily(self, path: str) -> None:
         if path in self._probe_paths:

@@ -326,10 +326,12 @@ class DrainEnded(Fact):
     Attributes:
         duration: Seconds since the drain began.
         left: Requests that are stuck.
+        in_flight: Requests that were in flight when it began.
     """
 
     duration: float
     left: int
+    in_flight: int
 
 
 Event: TypeAlias = (

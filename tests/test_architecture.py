@@ -26,7 +26,7 @@ LAYERS = (
     {"_run"},
     {"_requests"},
     {"_guard"},
-    {"auto", "testing"},
+    {"auto", "integrations", "testing"},
     {"__init__"},
 )
 """From the bottom to the top. An import goes strictly down, or stays in its folder."""
@@ -34,7 +34,7 @@ LAYERS = (
 PLAIN = set.union(*LAYERS[:4])
 LONGEST_FUNCTION = 50
 LONGEST_MODULE = 410
-LONGER = {"_guard.py": 480, "_resources/owner.py": 500}
+LONGER = {"_guard.py": 530, "_resources/owner.py": 540}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -24,11 +24,15 @@ from asgi_lifespan_guard import (
 )
 from asgi_lifespan_guard.events import (
     AttemptFailed,
+    CheckFailed,
     DrainBegun,
     DrainEnded,
     Event,
     Paused,
     PhaseChanged,
+    RequestAdmitted,
+    RequestHeld,
+    RequestRefused,
     ResourceClosed,
     ResourceCrashed,
     ResourceDown,
@@ -77,7 +81,7 @@ PROBES = ("/livez", "/readyz", "/startupz")
 async def test_a_failing_check_turns_readiness_only(recorder: Recorder) -> None:
     """The gate stays open, the value stays in the state; it comes back by itself."""
     health, app = Health(), Watcher()
-    db = Tap(recorder, check=health.often())
+    db = Tap(recorder, check=health.often(then="report"))
     guard = LifespanGuard(app, [db.recipe], observers=[recorder])
     async with MemoryServer(guard) as server:
         await recorder.wait_for(ResourceOpened, 2)
@@ -91,6 +95,148 @@ async def test_a_failing_check_turns_readiness_only(recorder: Recorder) -> None:
         await recorder.wait_for(ResourceRecovered)
         assert await statuses(server, *PROBES, "/") == [200, 200, 200, 200]
         assert guard.ready
+
+
+async def test_requests_are_held_while_a_check_fails(recorder: Recorder) -> None:
+    """The value stays open; who waits is let in when the check passes again."""
+    health, app = Health(), Watcher()
+    db = Tap(recorder, check=health.often())
+    gate = Gate(wait=3600, needs={"/docs": ()})
+    guard = LifespanGuard(app, [db.recipe], gate=gate, observers=[recorder])
+    async with MemoryServer(guard) as server:
+        await recorder.wait_for(ResourceOpened, 2)
+        health.error = REFUSED
+        await recorder.wait_for(ResourceDown)
+        assert await statuses(server, *PROBES, "/docs") == [200, 503, 200, 200]
+        async with anyio.create_task_group() as group:
+            for path in ("/", "/search"):
+                group.start_soon(server.get, path)
+            await recorder.wait_for(RequestHeld, 2)
+            assert [scope["path"] for scope in app.scopes[1:]] == ["/docs"]
+            health.error = None
+        assert await statuses(server, *PROBES, "/") == [200, 200, 200, 200]
+        assert app.state == {"db": "db 1"}
+    admitted = recorder.of(RequestAdmitted)
+    assert sorted(event.path for event in admitted) == ["/", "/search"]
+    assert recorder.of(RequestRefused) == []
+    assert recorder.marks.count("open db") == 1
+
+
+async def test_a_long_outage_is_told_with_a_time_to_come_back(
+    recorder: Recorder,
+) -> None:
+    """When the next check comes too late for a request, it is refused at once."""
+    health = Health()
+    check = Check(health, every=20, failures=1)
+    db = Tap(recorder, check=check, retry=LATER)
+    guard = LifespanGuard(hello, [db.recipe], gate=Gate(wait=1), observers=[recorder])
+    async with MemoryServer(guard) as server:
+        await recorder.wait_for(ResourceOpened, 2)
+        health.error = REFUSED
+        await anyio.sleep(120)
+        await recorder.wait_for(CheckFailed, len(recorder.of(CheckFailed)) + 1)
+        answer = await server.get("/")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "20")
+
+
+# Suspicion
+
+
+class Failing:
+    """An app that raises, when the test says so."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and self.error is not None:
+            raise self.error
+        await hello(scope, receive, send)
+
+
+@pytest.mark.parametrize("drain", [Drain(), None], ids=["drain", "no drain"])
+@pytest.mark.parametrize("root_path", ["", "/api"])
+async def test_an_exception_that_leaves_the_app_has_its_needs_checked(
+    recorder: Recorder, drain: Drain | None, root_path: str
+) -> None:
+    """Only what the request needs, and only what the exception is about."""
+    health, index_health, app = Health(), Health(), Failing()
+    db = Tap(recorder, check=Check(health, every=3600, on=OSError))
+    index = Tap(recorder, "index", check=Check(index_health, every=3600))
+    guard = LifespanGuard(
+        app,
+        [db.recipe, index.recipe],
+        gate=Gate(wait=0, needs={"/search": [db.recipe]}),
+        drain=drain,
+        observers=[recorder],
+    )
+    async with MemoryServer(guard, root_path=root_path) as server:
+        await recorder.wait_for(ResourceOpened, 3)
+        health.error = index_health.error = REFUSED
+        for error in (ValueError("a mistake"), ConnectionError("it is gone")):
+            await anyio.sleep(10)
+            assert recorder.of(CheckFailed) == []
+            app.error = error
+            with pytest.raises(type(error)):
+                await server.get("/search")
+        down = await recorder.wait_for(ResourceDown)
+        assert down.resource == "db"
+        assert await statuses(server, "/search") == [503]
+        await anyio.sleep(10)
+    assert {event.resource for event in recorder.of(CheckFailed)} == {"db"}
+
+
+async def test_a_held_request_that_fails_has_its_needs_checked(
+    recorder: Recorder,
+) -> None:
+    """It does not take the fast path."""
+    health, app = Health(), Failing()
+    db = Tap(recorder, shut=True, check=Check(health, every=3600))
+    guard = LifespanGuard(app, [db.recipe], gate=Gate(wait=3600), observers=[recorder])
+    app.error = OSError("it is gone")
+
+    async def ask() -> None:
+        with pytest.raises(OSError, match="it is gone"):
+            await server.get("/")
+
+    async with MemoryServer(guard) as server, anyio.create_task_group() as group:
+        group.start_soon(ask)
+        await recorder.wait_for(RequestHeld)
+        recorder.also = lambda event: _fail_from_now_on(event, health)
+        db.let()
+        down = await recorder.wait_for(ResourceDown)
+    assert down.error is REFUSED
+
+
+def _fail_from_now_on(event: Event, health: Health) -> None:
+    if isinstance(event, ResourceOpened) and event.resource == "db":
+        health.error = REFUSED
+
+
+async def test_whoever_answers_an_exception_can_tell_of_it(recorder: Recorder) -> None:
+    """By the guard, or by the resource and a request; before a start it is nothing."""
+    health, app = Health(), Watcher()
+    db = Tap(recorder, check=Check(health, every=3600, failures=1))
+    cache = Tap(recorder, "cache", required=False, check=Check(health, every=3600))
+    guard = LifespanGuard(app, [db.recipe, cache.recipe], observers=[recorder])
+    guard.suspect(db.recipe)
+    db.recipe.suspect({"type": "http"})
+    async with MemoryServer(guard) as server:
+        await recorder.wait_for(ResourceOpened, 3)
+        await anyio.sleep(10)
+        await server.get("/")
+        health.error = REFUSED
+        db.recipe.suspect(app.scopes[-1])
+        assert (await recorder.wait_for(ResourceDown)).resource == "db"
+        health.error = None
+        await recorder.wait_for(ResourceRecovered)
+        await anyio.sleep(10)
+        health.error = REFUSED
+        guard.suspect()
+        await recorder.wait_for(ResourceDown, 3)
+    downs = [event.resource for event in recorder.of(ResourceDown)]
+    assert downs[0] == "db"
+    assert sorted(downs[1:]) == ["cache", "db"]
 
 
 async def test_reopening_closes_the_gate_for_paths_that_need_it(
@@ -152,6 +298,8 @@ async def test_the_report_is_shown_where_details_may_be(recorder: Recorder) -> N
         guard.pause("maintenance")
         shown = (await server.get("/readyz?verbose")).json()
         alone = (await server.get("/readyz/db")).json()
+    assert 0 < alone.pop("nextAttemptIn") <= shown["resources"]["db"]["nextAttemptIn"]
+    del shown["resources"]["db"]["nextAttemptIn"]
     assert (shown["status"], shown["paused"]) == ("fail", "maintenance")
     assert shown["resources"]["db"] == alone
     assert alone["phase"] == "failing"

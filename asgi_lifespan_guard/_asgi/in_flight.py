@@ -258,8 +258,9 @@ class InFlight:
         sleep whose own deadline has just passed takes a cancellation for its end.
         """
         for key, exchange in self._inside_out():
-            unheard = exchange.told is How.ENDED and exchange.socket is None and on_trio()
-            if (exchange.spoken_to or unheard) and key not in spared:
+            stream = exchange.told is How.ENDED and exchange.socket is None
+            unheard = exchange.spoken_to or (stream and on_trio())
+            if unheard and key not in spared:
                 exchange.interrupt()
 
     def cut(

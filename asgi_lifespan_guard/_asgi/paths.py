@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import TypeVar
-
-from .types import Scope
+from typing import Any, TypeVar
 
 
 T = TypeVar("T")
 
 
-def app_path(scope: Scope) -> str:
+def app_path(scope: Mapping[str, Any]) -> str:
     """Return the path below ``root_path``; where there is no path, an empty one.
 
     uvicorn puts the root path in front of the path (as the specification asks),
@@ -33,7 +31,7 @@ def below_root(path: str, root_path: str) -> str:
     return path
 
 
-def root_path_of(scope: Scope) -> str:
+def root_path_of(scope: Mapping[str, Any]) -> str:
     """Return the root path as it is in *scope*; what is no text is none."""
     root_path = scope.get("root_path")
     return root_path if isinstance(root_path, str) else ""

@@ -12,20 +12,27 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import KW_ONLY
 from enum import Enum
+from math import inf
 from typing import Any, Literal, TypeAlias
 
 from .._errors import CheckFailedError, CheckTimeoutError, ConfigurationError
 from .._frozen import Frozen
+from .._redaction import leaves
 from .._settings import check_seconds
 from .._tasks.backend import must_pass
 from .._tasks.interruption import Interruption, interruptible
+from .retry import Pace, Retry
 from .threads import ThreadedContext
 
 
-Then: TypeAlias = Literal["report", "reopen"]
+Then: TypeAlias = Literal["hold", "report", "reopen"]
+On: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 
 SPREAD = 0.1
 """Share of the interval by which each wait differs, so that a fleet spreads out."""
+
+LEAST_PAUSE = 0.1
+"""Seconds between two checks, however often the resource is suspected."""
 
 
 class Check(Frozen):
@@ -35,12 +42,19 @@ class Check(Frozen):
         call: Called with the resource's value; async or sync. It fails by raising, or
             by returning ``False``. For a resource that lives in a worker thread a sync
             one is called in a worker thread too; otherwise it must not block.
-        every: Seconds between two checks; each wait differs by up to a tenth.
+        every: Seconds between two checks while it is well; each wait differs by up to
+            a tenth. After a bad answer, and while it is down, the next check follows
+            after the waits of its retry policy instead.
         timeout: Seconds for one.
-        failures: How many in a row take the resource down.
+        failures: How many bad answers in a row take the resource down. A suspicion
+            (`LifespanGuard.suspect`) that a check confirms counts as one of them.
         successes: How many in a row bring it back.
-        then: ``"report"``: it stays open and is unready until the check passes again;
-            ``"reopen"``: it is closed, and opened again under its retry policy.
+        then: What becomes of it when it is down. ``"hold"``: it stays open, with what
+            needs it, and the gate holds requests until the check passes again;
+            ``"report"``: it is unready, and requests go on to the app; ``"reopen"``:
+            it is closed, and opened again under its retry policy.
+        on: The exceptions which make it suspect when they leave the app in a request
+            that needs it; ``()``: none.
 
     Raises:
         ConfigurationError: When a value is out of range.
@@ -48,11 +62,12 @@ class Check(Frozen):
 
     call: Callable[[Any], Any]
     _: KW_ONLY
-    every: float = 10.0
+    every: float = 5.0
     timeout: float = 5.0
-    failures: int = 3
+    failures: int = 2
     successes: int = 1
-    then: Then = "report"
+    then: Then = "hold"
+    on: On = Exception
 
     def __post_init__(self) -> None:
         if not callable(self.call):
@@ -68,13 +83,24 @@ class Check(Frozen):
                 raise ConfigurationError(
                     f"Check({option}={count!r}): must be a whole number, 1 or more"
                 )
-        if self.then not in ("report", "reopen"):
+        if self.then not in ("hold", "report", "reopen"):
             raise ConfigurationError(
-                f"Check(then={self.then!r}): must be 'report' or 'reopen'"
+                f"Check(then={self.then!r}): must be 'hold', 'report' or 'reopen'"
             )
+        kinds: object = self.on
+        for kind in kinds if isinstance(kinds, tuple) else (kinds,):
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise ConfigurationError(
+                    f"Check(on={self.on!r}): must be a class of exceptions, or a tuple"
+                    " of them; () for none"
+                )
+
+    def is_about(self, error: BaseException) -> bool:
+        """Whether *error*, or one of a group's, makes the resource suspect."""
+        return any(isinstance(leaf, self.on) for leaf in leaves(error))
 
     def wait(self) -> float:
-        """Return the seconds until the next check."""
+        """Return the seconds until the next check, while the resource is well."""
         return self.every * random.uniform(1 - SPREAD, 1 + SPREAD)
 
 
@@ -87,30 +113,80 @@ class Change(Enum):
 
 
 class Watch:
-    """Counts the answers of one resource while it is up.
+    """Counts the answers of one resource while it is up, and says when to ask again.
+
+    Args:
+        check: The resource's.
+        policy: Its retry policy, whose waits it is asked by while it is not well.
+        now: On the event loop's clock, as all times here.
 
     Attributes:
         failing: Whether it is down.
         in_a_row: How many answers of the last one's kind there were.
+        due: When it is to be asked next.
     """
 
-    __slots__ = ("_check", "_passed", "failing", "in_a_row")
+    __slots__ = (
+        "_asked",
+        "_check",
+        "_pace",
+        "_passed",
+        "_policy",
+        "_suspected",
+        "due",
+        "failing",
+        "in_a_row",
+    )
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check, policy: Retry | None, now: float) -> None:
         self._check = check
+        self._policy = policy
+        self._pace: Pace | None = None
         self._passed = True
+        self._suspected = False
+        self._asked = now
         self.failing = False
         self.in_a_row = 0
+        self.due = now + check.wait()
 
-    def count(self, *, passed: bool) -> Change:
-        """Count an answer, and say what it changes."""
+    def suspect(self, now: float) -> bool:
+        """Have it asked soon; return whether that is sooner than it was to be."""
+        due = max(now, self._asked + LEAST_PAUSE)
+        if self.failing or due >= self.due:
+            return False
+        self._suspected = True
+        self.due = due
+        return True
+
+    def count(self, error: BaseException | None, now: float) -> Change:
+        """Count an answer, which is good without an *error*; say what it changes."""
+        passed = error is None
         self.in_a_row = self.in_a_row + 1 if passed is self._passed else 1
+        if self._suspected and not passed:
+            self.in_a_row += 1
+        self._suspected = False
         self._passed = passed
+        change = self._change(passed=passed)
+        self._asked = now
+        reopens = change is Change.DOWN and self._check.then == "reopen"
+        self.due = inf if reopens else now + self._wait(error, now)
+        return change
+
+    def _change(self, *, passed: bool) -> Change:
         enough = self._check.successes if passed else self._check.failures
         if passed is not self.failing or self.in_a_row < enough:
             return Change.NOTHING
         self.failing = not passed
         return Change.DOWN if self.failing else Change.RECOVERED
+
+    def _wait(self, error: BaseException | None, now: float) -> float:
+        if self._passed and not self.failing:
+            self._pace = None
+            return self._check.wait()
+        every = self._check.every
+        if self._pace is None:
+            self._pace = Pace(self._policy, every)
+        return max(self._pace.next_wait(error, now), min(LEAST_PAUSE, every))
 
 
 class Asker:

@@ -128,6 +128,21 @@ class Node:
         return self._life.phase in OPEN
 
     @property
+    def is_withheld(self) -> bool:
+        """Whether requests are kept from it, and from what needs it, though it is open.
+
+        Its check fails, and was declared to hold them until it passes.
+        """
+        check = self.recipe.check
+        failing = self._life.phase is ResourcePhase.FAILING
+        return failing and check is not None and check.then == "hold"
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether it is switched off."""
+        return self._life.phase is ResourcePhase.SKIPPED
+
+    @property
     def is_lost(self) -> bool:
         """Whether it will not come up any more."""
         return self._life.phase in (ResourcePhase.FAILED, ResourcePhase.CLOSED)
@@ -148,14 +163,11 @@ class Node:
 
     def all_dependents(self) -> set[Self]:
         """Everything that needs it, directly or not."""
-        found: set[Self] = set()
-        ahead = list(self.dependents)
-        while ahead:
-            node = ahead.pop()
-            if node not in found:
-                found.add(node)
-                ahead += node.dependents
-        return found
+        return _closure(self.dependents, lambda node: node.dependents)
+
+    def all_needs(self) -> set[Self]:
+        """Everything that it needs, directly or not."""
+        return _closure(self.needs, lambda node: node.needs)
 
     def is_passed_through(self) -> bool:
         """Whether those on its two sides depend on one another directly."""
@@ -178,6 +190,17 @@ def _walk(first: list[N], further: Callable[[N], list[N]]) -> Sequence[N]:
             if node.is_passed_through():
                 ahead += further(node)[::-1]
     return list(found)
+
+
+def _closure(first: Iterable[N], further: Callable[[N], list[N]]) -> set[N]:
+    found: set[N] = set()
+    ahead = list(first)
+    while ahead:
+        node = ahead.pop()
+        if node not in found:
+            found.add(node)
+            ahead += further(node)
+    return found
 
 
 def connect(nodes: Mapping[str, N]) -> None:
@@ -203,9 +226,12 @@ def due_in(nodes: Iterable[Node], now: float) -> float:
     ahead = list(nodes)
     while ahead:
         node = ahead.pop()
-        if node in seen or node.is_open:
+        if node in seen:
             continue
         seen.add(node)
+        if node.is_open and not node.is_withheld:
+            ahead += (need for need in node.all_needs() if need.is_withheld)
+            continue
         if node.is_lost:
             return inf
         if node.next_attempt_at is None:

@@ -17,7 +17,7 @@ from .._errors import CloseTimeoutError, CrashedError, OpenTimeoutError
 from .._tasks.backend import must_pass, now
 from .._tasks.groups import raise_as_it_is
 from .._tasks.interruption import Interruption, interruptible
-from .checks import Asker
+from .checks import Asker, Watch
 from .factories import Step, context_of
 from .resource import Resource
 from .threads import ThreadedContext
@@ -41,6 +41,7 @@ class Attempt:
         thread: The thread that it runs in, or that it waits for, if there is one.
         is_step: Whether it turned out to be a one-shot step.
         failure: Why it came down though nobody told it to, once it has.
+        watch: Counts the answers of its checks, while it is up and has one.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Attempt:
         self.thread = previous
         self.is_step = False
         self.failure: BaseException | None = None
+        self.watch: Watch | None = None
         self._recipe = recipe
         self._number = number
         self._work: Interruption | None = None

@@ -129,6 +129,12 @@ class Owner(Node):
         elif self.phase is ResourcePhase.OPENING:
             self._series.hurry()
 
+    def suspect(self) -> None:
+        """Ask it soon how it is, if it is up and has a check."""
+        watch = None if self._attempt is None else self._attempt.watch
+        if watch is not None and watch.suspect(now()):
+            self._waiters.wake()
+
     # The task
 
     async def run(self) -> None:
@@ -309,20 +315,31 @@ class Owner(Node):
         if check is None or asker is None:
             await self._waiters.wait_until(self._is_to_close)
             return
-        watch = Watch(check)
+        attempt.watch = watch = Watch(check, self.recipe.retry, now())
         while not self._is_to_close() and attempt.failure is None:
-            with anyio.move_on_after(check.wait()):
-                await self._waiters.wait_until(self._is_to_close)
+            await self._check_is_due(watch)
             if not self._is_to_close():
                 error = await asker.ask(value, threaded=attempt.is_threaded)
                 self._judge(attempt, check, watch, error)
+
+    async def _check_is_due(self, watch: Watch) -> None:
+        """Wait for the next check, which a suspicion may bring forward, or the end."""
+        while not self._is_to_close() and (left := watch.due - now()) > 0:
+            due = watch.due
+            if watch.failing:
+                self.next_attempt_at = time.monotonic() + left
+            with anyio.move_on_after(left):
+                await self._waiters.wait_until(
+                    lambda: self._is_to_close() or watch.due < due  # noqa: B023
+                )
+        self.next_attempt_at = None
 
     def _judge(
         self, attempt: Attempt, check: Check, watch: Watch, error: BaseException | None
     ) -> None:
         if self._is_to_close():
             return
-        change = watch.count(passed=error is None)
+        change = watch.count(error, now())
         if error is not None:
             self._observe(CheckFailed(self.recipe.name, error, watch.in_a_row))
             if change is Change.DOWN:

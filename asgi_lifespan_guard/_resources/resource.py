@@ -123,6 +123,19 @@ class Resource(Frozen, Generic[T_co], kw_only=True):
             raise ResourceUnavailableError(self.name)
         return value
 
+    def suspect(self, source: Source) -> None:
+        """Have this resource checked now, by the guard that let a request in.
+
+        For a handler that answers the exception itself; one that leaves the app does
+        so by itself. Nothing happens where there is no guard.
+
+        Args:
+            source: As in `get`.
+        """
+        version = state_of(source).get(KEY)
+        if version is not None:
+            version.guard.suspect(self)
+
 
 class _Decorator(Protocol):
     def __call__(self, factory: Factory[T], /) -> Resource[T]: ...

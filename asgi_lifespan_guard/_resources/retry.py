@@ -160,6 +160,7 @@ class Series:
 
     __slots__ = (
         "_began",
+        "_down_since",
         "_falls",
         "_hurried",
         "_policy",
@@ -171,6 +172,7 @@ class Series:
     def __init__(self, policy: Retry | None, falls: int = 0) -> None:
         self._policy = policy
         self._falls = falls
+        self._down_since: float | None = None
         self._retrying: Any = None
         self._state: Any = None
         self._began: float | None = None
@@ -199,9 +201,26 @@ class Series:
             return None
         self._start()
         wait = self._ask_tenacity(error)
-        if wait is not None:
-            self.attempt += 1
-        return 0.0 if self._hurried and wait is not None else wait
+        if wait is None:
+            return None
+        self.attempt += 1
+        return 0.0 if self._hurried else self._shortened(wait)
+
+    def _shortened(self, wait: float) -> float:
+        """Return *wait*, but no more than half of the outage so far.
+
+        So that the end of a short outage is noticed shortly after it. A wait of the
+        user's own is left as it is, and so are those of a start, where there may be a
+        thousand others.
+        """
+        policy = self._policy
+        if (
+            self._down_since is None
+            or policy is None
+            or policy.wait is not equal_jitter
+        ):
+            return wait
+        return min(wait, max(FIRST, (time.monotonic() - self._down_since) / 2))
 
     def after_fall(self, lasted: float) -> Series:
         """Return the series that follows when it came down, *lasted* seconds up.
@@ -212,6 +231,7 @@ class Series:
         soon = lasted < LONG_ENOUGH
         series = Series(self._policy, self._falls + 1 if soon else 0)
         series.begin()
+        series._down_since = None if series._falls > 1 else series._began
         return series
 
     def wait_after_fall(self, error: BaseException) -> float | None:
@@ -270,6 +290,48 @@ class Series:
         self._state = RetryCallState(retrying, None, (), {})
         self._state.attempt_number = self.attempt
         self._state.start_time = self._began or self._state.start_time
+
+
+class Pace:
+    """A policy's waits without its end: what asks on while something is down.
+
+    Args:
+        policy: Of the resource; ``None``: the default waits.
+        longest: Seconds that no wait exceeds.
+    """
+
+    __slots__ = ("_began", "_longest", "_policy", "_waits")
+
+    def __init__(self, policy: Retry | None, longest: float) -> None:
+        self._policy = policy or Retry()
+        self._longest = longest
+        self._waits = 0
+        self._began = 0.0
+
+    def next_wait(self, error: BaseException | None, now: float) -> float:
+        """Return the seconds to wait after *error*, at *now* on any one clock.
+
+        Never longer than half of the time that has passed since the first one, so that
+        the end of a short outage is noticed shortly after it.
+        """
+        self._waits += 1
+        if self._waits == 1:
+            self._began = now
+        most = max(FIRST, (now - self._began) / 2)
+        return min(self._asked(error), most, self._longest)
+
+    def _asked(self, error: BaseException | None) -> float:
+        from tenacity import RetryCallState, Retrying
+
+        policy = self._policy
+        state = RetryCallState(Retrying(wait=policy.wait), None, (), {})
+        state.attempt_number = self._waits
+        if error is not None:
+            state.set_exception((type(error), error, error.__traceback__))
+        try:
+            return _seconds(policy.wait(state))
+        except Exception:  # of the user's; the next attempt to open tells of it
+            return self._longest
 
 
 def _seconds(told: object) -> float:

@@ -52,6 +52,7 @@ class Supervisor:
             for recipe in recipes
         }
         self._away = set(self._owners)
+        self._withheld: dict[str, set[str]] = {}
         connect(self._owners)
 
     @property
@@ -65,8 +66,9 @@ class Supervisor:
         return tuple(owner.report(now) for owner in self._owners.values())
 
     def are_open(self, names: AbstractSet[str]) -> bool:
-        """Whether the values of all *names* can be used now."""
-        return self._away.isdisjoint(names)
+        """Whether requests may use the values of all *names* now."""
+        held = any(not kept.isdisjoint(names) for kept in self._withheld.values())
+        return not held and self._away.isdisjoint(names)
 
     def due_in(self, names: Iterable[str]) -> float:
         """Return the least number of seconds until *names* may all be up; or inf."""
@@ -76,6 +78,22 @@ class Supervisor:
         """Cut short every wait for a next attempt."""
         for owner in self._owners.values():
             owner.hurry()
+
+    def suspect(self, names: Iterable[str], error: BaseException | None) -> None:
+        """Ask *names*, and what they need, soon how they are.
+
+        Args:
+            names: Of resources.
+            error: Why; asked are those that it may be about. ``None``: no matter.
+        """
+        for owner in self._and_needs(names):
+            check = owner.recipe.check
+            if check is not None and (error is None or check.is_about(error)):
+                owner.suspect()
+
+    def _and_needs(self, names: Iterable[str]) -> set[Owner]:
+        owners = [self._owners[name] for name in names]
+        return {*owners, *(need for owner in owners for need in owner.all_needs())}
 
     def abort(self, reason: str) -> None:
         """End a startup that is still opening blocking resources."""
@@ -128,6 +146,12 @@ class Supervisor:
             self._away.discard(name)
         else:
             self._away.add(name)
+        owner = self._owners[name]
+        if owner.is_withheld:
+            kept = (node for node in owner.all_dependents() if not node.is_skipped)
+            self._withheld[name] = {name, *(node.recipe.name for node in kept)}
+        else:
+            self._withheld.pop(name, None)
         self._changed_above()
 
     def _begin(self, startup: str) -> None:

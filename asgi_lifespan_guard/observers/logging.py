@@ -224,11 +224,15 @@ def _line(event: Event) -> Line:
             return line
 
 
+BRIEF = 1.0
+"""Seconds of a drain that nobody needs to hear of, where nothing was in flight."""
+
+
 def _is_no_news(event: DrainBegun | DrainEnded) -> bool:
     """Whether the server has said it, and there was nothing to let out."""
     if isinstance(event, DrainBegun):
         return event.reason == "shutdown" and not event.in_flight
-    return event.duration < 0.001 and not event.left
+    return not event.in_flight and event.duration < BRIEF
 
 
 def _presentable(event: Event) -> dict[str, object]:

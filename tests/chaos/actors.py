@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import anyio
 import tenacity
 from anyio.lowlevel import checkpoint
 
 from asgi_lifespan_guard import Check, Resource, Retry, lifespan_of, resource
+from asgi_lifespan_guard._resources.checks import Then
 from tests.chaos.scenario import Node, name_of
 
 
@@ -166,7 +167,7 @@ class Actor:
             timeout=ask.timeout,
             failures=ask.failures,
             successes=ask.successes,
-            then="reopen" if ask.then == "reopen" else "report",
+            then=cast("Then", ask.then),
         )
 
     def _enabled(self) -> bool:

@@ -149,6 +149,7 @@ HAPPENINGS = {
     "crash by panic": 1,
     "end": 1,
     "retry": 3,
+    "suspect": 2,
     "pause": 1,
     "resume": 1,
     "drain": 1,
@@ -283,7 +284,7 @@ class Draw:
         if self._chance(0.5):
             return None
         return Ask(
-            then="report" if step else self._of({"report": 1, "reopen": 1}),
+            then=self._of({"hold": 2, "report": 1} | ({} if step else {"reopen": 2})),
             every=self._of({5.0: 2, 1.0: 1}),
             timeout=self._of({1.0: 3, 8.0: 1}),
             failures=self._of({1: 1, 2: 2}),

@@ -283,9 +283,7 @@ class Witness:
 
     def _check_needs(self, actor: Actor, values: Sequence[Any] | None) -> None:
         away = [
-            need.name
-            for need in actor.below()
-            if not need.live or self._is_left(need)
+            need.name for need in actor.below() if not need.live or self._is_left(need)
         ]
         if away:
             self.complain("opens in order", f"{actor.name} opens without {away}")
@@ -570,7 +568,8 @@ class Witness:
         if report.phase is not self.phase:
             text = f"the guard is {report.phase}, not {self.phase}"
             self.complain("report is true", text)
-        if isinstance(event, PhaseChanged) and event.new is Phase.STARTING:
+        begins = isinstance(event, PhaseChanged) and event.new is Phase.STARTING
+        if begins or self.phase in (Phase.STOPPED, Phase.FAILED):
             return  # The resources are still the last cycle's.
         changing = event.resource if isinstance(event, ResourcePhaseChanged) else None
         for shown in report.resources:

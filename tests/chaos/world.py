@@ -341,6 +341,8 @@ class World(Witness):
                 target.crash("ends")
             case "retry":
                 self._retry()
+            case "suspect":
+                self.guard.suspect(target.recipe)
             case "pause":
                 self.guard.pause("chaos")
             case "resume":

@@ -280,7 +280,7 @@ def observe(event: Event) -> None:
     match event:
         case DrainBegun(reason, in_flight):
             mark("draining", reason, in_flight)
-        case DrainEnded(_, left):
+        case DrainEnded(_, left, _):
             mark("drained", left)
             for over in immortals:
                 over.set()

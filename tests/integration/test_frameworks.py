@@ -18,6 +18,7 @@ from asgi_lifespan_guard import (
 )
 from asgi_lifespan_guard.events import ResourceGaveUp, ResourceOpened
 from tests.recorder import Recorder
+from tests.support.django_site import application_of
 from tests.support.frameworks import Story, fastapi, litestar, quart, starlette
 from tests.support.memory_server import LifespanError, MemoryServer
 from tests.support.resources import SOON, Tap, hello
@@ -333,25 +334,13 @@ async def test_a_group_is_told_by_what_is_in_it(recorder: Recorder) -> None:
 @pytest.fixture(scope="session")
 def django() -> Any:
     """Return Django's ASGI app, with one view that shows the state."""
-    import sys
-    from types import ModuleType
-
-    from django.conf import settings
-    from django.core.asgi import get_asgi_application
     from django.http import JsonResponse
-    from django.urls import path
 
     def home(request: Any) -> Any:
         state = request.scope["state"]
         return JsonResponse({key: state[key] for key in state if key == "db"})
 
-    urls: Any = ModuleType("tests_django_urls")
-    urls.urlpatterns = [path("", home)]
-    sys.modules[urls.__name__] = urls
-    settings.configure(
-        ALLOWED_HOSTS=["*"], ROOT_URLCONF=urls.__name__, SECRET_KEY="tests"
-    )
-    return get_asgi_application()
+    return application_of(home)
 
 
 @pytest.mark.anyio

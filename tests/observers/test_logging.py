@@ -177,9 +177,9 @@ TOLD_LINES: list[tuple[Event, int, str, bool]] = [
     (DrainBegun("SIGTERM", 3), 20, "draining (SIGTERM), 3 in flight", False),
     (DrainBegun("shutdown", 1), 20, "draining (shutdown), 1 in flight", False),
     (DrainBegun("shutdown", 0), 10, "draining (shutdown), 0 in flight", False),
-    (DrainEnded(0.0001, 0), 10, "drained after 0.000 s, 0 left behind", False),
-    (DrainEnded(0.0001, 1), 20, "drained after 0.000 s, 1 left behind", False),
-    (DrainEnded(0.5, 1), 20, "drained after 0.500 s, 1 left behind", False),
+    (DrainEnded(0.1, 0, 0), 10, "drained after 0.100 s, 0 left behind", False),
+    (DrainEnded(5.0, 0, 0), 20, "drained after 5.000 s, 0 left behind", False),
+    (DrainEnded(0.5, 1, 3), 20, "drained after 0.500 s, 1 left behind", False),
     (StreamEnded("/sse"), 10, "/sse: ended", False),
     (RequestCut("/a", 3.0), 30, "/a: cut, still running 3.000 s into the drain", False),
     (

@@ -22,6 +22,7 @@ from asgi_lifespan_guard import (
     CheckFailedError,
     CheckTimeoutError,
     ConfigurationError,
+    Retry,
     resource,
 )
 from asgi_lifespan_guard._resources.checks import Asker, Change, Watch
@@ -38,10 +39,11 @@ def call(value: object) -> object:
 
 
 def test_the_defaults() -> None:
-    """Every ten seconds, three failures take it down, one success brings it back."""
+    """Every five seconds, two failures take it down, one success brings it back."""
     check = Check(call)
-    assert (check.every, check.timeout) == (10, 5)
-    assert (check.failures, check.successes, check.then) == (3, 1, "report")
+    assert (check.every, check.timeout) == (5, 5)
+    assert (check.failures, check.successes) == (2, 1)
+    assert (check.on, check.then) == (Exception, "hold")
 
 
 def test_a_check_is_frozen_and_can_be_replaced() -> None:
@@ -63,7 +65,10 @@ def test_a_check_is_frozen_and_can_be_replaced() -> None:
         ({"failures": 0}, "Check(failures=0): must be a whole number, 1 or more"),
         ({"failures": 1.5}, "Check(failures=1.5): must be a whole number"),
         ({"successes": -1}, "Check(successes=-1): must be a whole number"),
-        ({"then": "close"}, "Check(then='close'): must be 'report' or 'reopen'"),
+        ({"then": "close"}, "Check(then='close'): must be 'hold', 'report' or"),
+        ({"on": OSError("x")}, "Check(on=OSError('x')): must be a class of exceptions"),
+        ({"on": (OSError, str)}, "Check(on=(<class 'OSError'>, <class 'str'>)): must"),
+        ({"on": None}, "Check(on=None): must be a class of exceptions, or a tuple"),
     ],
 )
 def test_mistakes_are_told_with_what_to_write(
@@ -109,6 +114,22 @@ def test_each_wait_differs_by_up_to_a_tenth(every: float) -> None:
     assert max(waits) <= every * 1.1 * 1.001
 
 
+@pytest.mark.parametrize(
+    ("on", "error", "expected"),
+    [
+        (Exception, ValueError(), True),
+        (OSError, ConnectionError(), True),
+        (OSError, ValueError(), False),
+        ((), OSError(), False),
+        ((KeyError, OSError), ExceptionGroup("", [ValueError(), OSError()]), True),
+        (OSError, ExceptionGroup("", [ValueError(), KeyError()]), False),
+    ],
+)
+def test_what_makes_it_suspect(on: Any, error: Exception, expected: bool) -> None:
+    """Exceptions of the classes that were named, alone or in a group."""
+    assert Check(call, on=on).is_about(error) is expected
+
+
 # What answers add up to
 
 
@@ -121,10 +142,10 @@ def test_so_many_in_a_row_turn_it(
     answers: list[bool], failures: int, successes: int
 ) -> None:
     """Down after *failures* failures in a row, back after *successes* successes."""
-    watch = Watch(Check(call, failures=failures, successes=successes))
+    watch = Watch(Check(call, failures=failures, successes=successes), None, 0.0)
     failing = False
     for count in range(1, len(answers) + 1):
-        change = watch.count(passed=answers[count - 1])
+        change = watch.count(None if answers[count - 1] else OSError(), 0.0)
         wanted = successes if failing else failures
         seen = answers[max(0, count - wanted) : count]
         turned = seen == [failing] * wanted
@@ -133,6 +154,124 @@ def test_so_many_in_a_row_turn_it(
         assert change is (expected if turned else Change.NOTHING)
         assert watch.failing is failing
         assert watch.in_a_row == _length_of_last_run(answers[:count])
+
+
+def ask(watch: Watch, now: float, error: Exception | None) -> float:
+    """Answer at *now*; return the seconds until the next question."""
+    watch.count(error, now)
+    return watch.due - now
+
+
+def fixed(seconds: float) -> Retry:
+    """Return a policy that waits so long."""
+    return Retry(wait=lambda _: seconds)
+
+
+def test_a_bad_answer_is_confirmed_soon() -> None:
+    """After the policy's waits, not after `every`; a good answer ends that."""
+    watch = Watch(Check(call, every=60, failures=9), fixed(0.2), 0.0)
+    assert watch.due > 50
+    assert ask(watch, 60.0, OSError()) == pytest.approx(0.2)
+    assert ask(watch, 60.2, OSError()) == pytest.approx(0.2)
+    assert ask(watch, 60.4, None) > 50
+
+
+def test_what_is_down_is_asked_at_growing_waits() -> None:
+    """Never longer than half of the time it is down, or than `every`."""
+    watch = Watch(Check(call, every=60, failures=1), fixed(100), 0.0)
+    now, waits = 60.0, []
+    for _ in range(14):
+        waits.append(ask(watch, now, OSError()))
+        now += waits[-1]
+    assert waits[:3] == pytest.approx([0.25, 0.25, 0.25])
+    assert all(wait <= max(0.26, (now - 60) / 2) for wait in waits)
+    assert waits == sorted(waits)
+    assert ask(watch, 1000.0, OSError()) == 60
+    assert ask(watch, 1060.0, None) > 50
+
+
+def test_what_needs_several_good_answers_gets_them_soon() -> None:
+    """The first good one does not slow it down."""
+    watch = Watch(Check(call, every=60, failures=1, successes=2), fixed(0.2), 0.0)
+    ask(watch, 60.0, OSError())
+    assert ask(watch, 60.2, None) == pytest.approx(0.2)
+    assert watch.failing
+    assert ask(watch, 60.4, None) > 50
+    assert not watch.failing
+
+
+def test_it_is_asked_ten_times_a_second_at_most() -> None:
+    """Unless `every` says more often; a policy without waits is none for checks."""
+    watch = Watch(Check(call, every=60), fixed(0), 0.0)
+    assert ask(watch, 60.0, OSError()) == pytest.approx(0.1)
+    watch = Watch(Check(call, every=0.01), fixed(0), 0.0)
+    assert ask(watch, 60.0, OSError()) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("told", [float("nan"), "soon", ValueError("no")])
+def test_a_policy_that_fails_is_left_alone(told: Any) -> None:
+    """The next attempt to open tells of it; checks follow at their interval."""
+
+    def wait(_: object) -> Any:
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    watch = Watch(Check(call, every=0.2), Retry(wait=wait), 0.0)
+    assert ask(watch, 60.0, OSError()) == pytest.approx(0.2)
+
+
+def test_a_policy_sees_the_failure_and_its_number() -> None:
+    """As it does for attempts to open."""
+    seen: list[Any] = []
+
+    def wait(state: Any) -> float:
+        seen.append((state.attempt_number, state.outcome and state.outcome.exception()))
+        return 0.1
+
+    watch = Watch(Check(call, failures=1, successes=2), Retry(wait=wait), 0.0)
+    error = OSError()
+    ask(watch, 1.0, error)
+    ask(watch, 2.0, None)
+    assert seen == [(1, error), (2, None)]
+
+
+# Suspicion
+
+
+def test_a_suspicion_has_it_asked_at_once() -> None:
+    """And then not again within a tenth of a second."""
+    watch = Watch(Check(call, every=60), None, 0.0)
+    assert watch.suspect(10.0)
+    assert watch.due == 10.0
+    assert not watch.suspect(10.01)
+    ask(watch, 10.02, None)
+    assert watch.suspect(10.03)
+    assert watch.due == pytest.approx(10.12)
+
+
+def test_a_suspicion_that_is_confirmed_is_a_failure_itself() -> None:
+    """Two failures are wanted, and one bad answer is enough."""
+    watch = Watch(Check(call, failures=2), None, 0.0)
+    watch.suspect(1.0)
+    assert watch.count(OSError(), 1.0) is Change.DOWN
+
+
+def test_a_suspicion_that_is_not_confirmed_is_forgotten() -> None:
+    """The next bad answer counts for one."""
+    watch = Watch(Check(call, failures=2), None, 0.0)
+    watch.suspect(1.0)
+    assert watch.count(None, 1.0) is Change.NOTHING
+    assert watch.count(OSError(), 5.0) is Change.NOTHING
+    assert watch.count(OSError(), 5.2) is Change.DOWN
+
+
+def test_what_is_down_already_is_not_suspected() -> None:
+    """It is asked often enough, and requests must not hammer it."""
+    watch = Watch(Check(call, failures=1), fixed(2), 0.0)
+    watch.count(OSError(), 1.0)
+    watch.count(OSError(), 9.0)
+    assert not watch.suspect(9.5)
 
 
 def _length_of_last_run(answers: list[bool]) -> int:

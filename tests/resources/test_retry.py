@@ -210,6 +210,32 @@ def test_having_been_up_is_no_attempt() -> None:
     assert [series.next_wait(OSError()) for _ in range(3)] == [0, 0, None]
 
 
+@pytest.mark.parametrize("lasted", [SOON, LONG])
+def test_the_end_of_a_short_outage_is_noticed_shortly_after_it(
+    monkeypatch: pytest.MonkeyPatch, lasted: float
+) -> None:
+    """No wait is longer than half of the outage so far, until they are as usual."""
+    began = now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    series = Series(Retry()).after_fall(lasted)
+    series.wait_after_fall(OSError())
+    waits = []
+    while now < began + 60:
+        wait = series.next_wait(OSError())
+        assert wait is not None
+        assert wait <= max(FIRST, (now - began) / 2)
+        waits.append(wait)
+        now += wait
+    assert max(waits) > CAP / 2
+
+
+def test_a_wait_of_the_users_own_is_left_as_it_is() -> None:
+    """Also after an outage."""
+    series = Series(Retry(wait=tenacity.wait_fixed(30))).after_fall(LONG)
+    series.wait_after_fall(OSError())
+    assert series.next_wait(OSError()) == 30
+
+
 def test_what_comes_down_again_and_again_spends_its_budget() -> None:
     """Its waits grow, too, so that it does not spin."""
     retry = Retry(

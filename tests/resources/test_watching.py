@@ -113,7 +113,7 @@ def told(stage: Stage, name: str) -> list[str]:
 async def test_a_failing_check_is_reported(stage: Stage) -> None:
     """It is unready and stays open; when the check passes again it is ready."""
     health = Health()
-    db = stage.make("db", check=often(health))
+    db = stage.make("db", check=often(health, then="report"))
     async with stage.running(db) as supervisor:
         await stage.until_up("db")
         health.error = REFUSED
@@ -121,7 +121,6 @@ async def test_a_failing_check_is_reported(stage: Stage) -> None:
         report = supervisor.report()[0]
         assert (report.satisfied, report.last_error) == (False, "OSError: refused")
         assert supervisor.are_open({"db"})
-        assert supervisor.due_in(["db"]) == 0
         assert stage.values == {"db": "db"}
         health.error = None
         await stage.recorder.wait_for(ResourceRecovered)
@@ -135,6 +134,115 @@ async def test_a_failing_check_is_reported(stage: Stage) -> None:
         *("failing", "ResourceDown", "up", "ResourceRecovered"),
         *("closing", "ResourceClosed", "closed"),
     ]
+
+
+async def test_a_failing_check_holds_requests(stage: Stage) -> None:
+    """From it and from what needs it, which stay open; nothing else is kept back."""
+    health = Health()
+    db = stage.make("db", check=often(health), retry=LATER)
+    api = stage.make("api", needs=[db])
+    web = stage.make("web", needs=[api])
+    off = stage.make("off", needs=[db], enabled=False)
+    other = stage.make("other")
+    async with stage.running(db, api, web, off, other) as supervisor:
+        await stage.until_up("web", "other")
+        health.error = REFUSED
+        await stage.until_phase("db", ResourcePhase.FAILING)
+        for names in ({"db"}, {"web"}, {"api", "other"}):
+            assert not supervisor.are_open(names)
+            assert 0 < supervisor.due_in(names) <= 1
+        assert supervisor.are_open({"other", "off"})
+        assert supervisor.due_in(["other"]) == 0
+        assert sorted(stage.values) == ["api", "db", "other", "web"]
+        report = supervisor.report()[0]
+        assert report.next_attempt_in is not None
+        health.error = None
+        await stage.recorder.wait_for(ResourceRecovered)
+        assert supervisor.are_open({"db", "api", "web"})
+        assert supervisor.report()[0].next_attempt_in is None
+    opened = sorted(mark for mark in stage.marks if mark.startswith("open"))
+    assert opened == ["open api", "open db", "open other", "open web"]
+
+
+async def test_what_is_held_back_may_crash(stage: Stage) -> None:
+    """It is away then like anything that crashed, and not held back twice."""
+    health = Health()
+    crash = anyio.Event()
+
+    @asynccontextmanager
+    async def consume() -> AsyncGenerator[str, None]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_crash_on, crash)
+            yield "db"
+            group.cancel_scope.cancel()
+
+    db = resource(consume, name="db", check=often(health), retry=AT_ONCE)
+    async with stage.running(db) as supervisor:
+        await stage.until_up("db")
+        health.error = REFUSED
+        await stage.until_phase("db", ResourcePhase.FAILING)
+        health.error = None
+        crash.set()
+        await stage.recorder.wait_for(ResourceCrashed)
+        crash = anyio.Event()
+        await stage.recorder.wait_for(ResourceOpened, 2)
+        assert supervisor.are_open({"db"})
+
+
+async def _crash_on(event: anyio.Event) -> None:
+    await event.wait()
+    raise RuntimeError("crash")
+
+
+# Suspicion
+
+
+async def test_a_suspicion_brings_the_check_forward(stage: Stage) -> None:
+    """One bad answer confirms it; what it needs is asked, too."""
+    health, other = Health(), Health()
+    db = stage.make("db", check=Check(health, every=3600))
+    api = stage.make("api", needs=[db])
+    cache = stage.make("cache", check=Check(other, every=3600))
+    async with stage.running(db, api, cache) as supervisor:
+        await stage.until_up("api", "cache")
+        await anyio.sleep(10)
+        health.error = other.error = REFUSED
+        supervisor.suspect(["api"], None)
+        down = await stage.recorder.wait_for(ResourceDown)
+        assert (down.resource, down.error) == ("db", REFUSED)
+        assert len(health.asked) == 2
+        assert len(other.asked) == 1
+
+
+async def test_a_suspicion_is_about_some_exceptions_only(stage: Stage) -> None:
+    """What `on` does not name asks nothing; what is not up, or unchecked, neither."""
+    health = Health()
+    db = stage.make("db", check=Check(health, every=3600, on=OSError))
+    plain = stage.make("plain")
+    hangs = stage.make("hangs", on_open=anyio.sleep_forever, check=Check(health))
+    idle = stage.make("idle", needs=[hangs], check=Check(health))
+    async with stage.running(db, plain, hangs, idle) as supervisor:
+        await stage.until_up("db", "plain")
+        await anyio.sleep(10)
+        supervisor.suspect(["db", "plain", "hangs", "idle"], ValueError())
+        await anyio.sleep(10)
+        assert len(health.asked) == 1
+        supervisor.suspect(["db", "plain", "hangs", "idle"], ConnectionError())
+        await anyio.sleep(10)
+        assert len(health.asked) == 2
+
+
+async def test_suspicions_are_put_together(stage: Stage) -> None:
+    """Ten checks a second, however many there are."""
+    health = Health()
+    db = stage.make("db", check=Check(health, every=3600))
+    async with stage.running(db) as supervisor:
+        await stage.until_up("db")
+        await anyio.sleep(10)
+        for _ in range(200):
+            supervisor.suspect(["db"], None)
+            await anyio.sleep(0.005)
+        assert 8 <= len(health.asked) - 1 <= 12
 
 
 async def test_thresholds(stage: Stage) -> None:
