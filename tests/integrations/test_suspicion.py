@@ -140,6 +140,7 @@ async def test_one_failed_request_closes_the_gate(
     make: Make, postgres: Postgres, recorder: Recorder
 ) -> None:
     """Those after it are held, and get their rows when the database is back."""
+    answers: list[Any] = []
     db = pool_of(postgres)
     guard = LifespanGuard(make(db), [db], gate=Gate(wait=30), observers=[recorder])
     async with MemoryServer(guard) as server:
@@ -150,12 +151,11 @@ async def test_one_failed_request_closes_the_gate(
             assert (await server.get("/")).status == 500
         await recorder.wait_for(ResourceDown)
         assert not guard.ready
+
+        async def ask() -> None:
+            answers.append(await server.get("/"))
+
         async with anyio.create_task_group() as group:
-            answers: list[Any] = []
-
-            async def ask() -> None:
-                answers.append(await server.get("/"))
-
             group.start_soon(ask)
             await anyio.to_thread.run_sync(postgres.start)
         assert answers[0].status == 200
