@@ -205,7 +205,7 @@ async def test_a_held_request_that_fails_has_its_needs_checked(
         recorder.also = lambda event: _fail_from_now_on(event, health)
         db.let()
         down = await recorder.wait_for(ResourceDown)
-    assert down.error is REFUSED
+        assert down.error is REFUSED
 
 
 def _fail_from_now_on(event: Event, health: Health) -> None:
