@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
 from functools import wraps
 from types import TracebackType
@@ -25,13 +25,15 @@ class Override(Generic[V]):
     As a decorator it takes test functions and fixtures, async and generators too.
     """
 
-    def __init__(self, recipe: Resource[Any], stand_in: StandIn, shown: V) -> None:
-        self._recipe = recipe
-        self._stand_in = stand_in
+    def __init__(
+        self, stand_ins: Sequence[tuple[Resource[Any], StandIn]], shown: V
+    ) -> None:
+        self._stand_ins = tuple(stand_ins)
         self._shown = shown
 
     def __enter__(self) -> V:
-        put(self._recipe, self._stand_in)
+        for recipe, stand_in in self._stand_ins:
+            put(recipe, stand_in)
         return self._shown
 
     def __exit__(
@@ -40,7 +42,8 @@ class Override(Generic[V]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        take_away(self._recipe, self._stand_in)
+        for recipe, stand_in in self._stand_ins:
+            take_away(recipe, stand_in)
 
     def __call__(self, function: Function) -> Function:
         """Return *function* with every call of it inside the override."""
@@ -91,8 +94,10 @@ def override(recipe: Resource[Any], /, *, value: V) -> Override[V]: ...
 def override(
     recipe: Resource[Any], factory: Factory[Any] | Resource[Any], /
 ) -> Override[None]: ...
+@overload
+def override(values: Mapping[Resource[Any], V], /) -> Override[Mapping[Any, V]]: ...
 def override(
-    recipe: Resource[Any],
+    recipe: Resource[Any] | Mapping[Resource[Any], Any],
     factory: Factory[Any] | Resource[Any] | Default = DEFAULT,
     /,
     *,
@@ -111,7 +116,8 @@ def override(
     everything that its path needs; it sees those values.
 
     Args:
-        recipe: The resource; what ``resources=`` has, not a copy.
+        recipe: The resource; what ``resources=`` has, not a copy. Or a mapping of
+            resources to the values that are shown of them, many at once.
         factory: Called instead of the resource's; any form that `resource` takes. It
             is given the values of the resource's needs if it takes them, and opens
             without waiting for them if not. A recipe, such as ``Flaky().recipe``,
@@ -122,10 +128,17 @@ def override(
         ConfigurationError: When both or neither are given, or the factory is of no
             form that can be opened.
     """
+    if isinstance(recipe, Mapping):
+        if not (isinstance(factory, Default) and value is DEFAULT):
+            raise ConfigurationError(
+                "override({resource: value, ...}) takes no more than that"
+            )
+        shown = recipe.items()
+        return Override([(each, showing(each, it)) for each, it in shown], recipe)
     if isinstance(factory, Default) is (value is DEFAULT):
         raise ConfigurationError(
             "override(resource, ...): give either a factory or value=..."
         )
     if isinstance(factory, Default):
-        return Override(recipe, showing(recipe, value), value)
-    return Override(recipe, opening(recipe, factory), None)
+        return Override([(recipe, showing(recipe, value))], value)
+    return Override([(recipe, opening(recipe, factory))], None)

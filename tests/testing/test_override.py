@@ -136,6 +136,23 @@ async def test_a_value() -> None:
     await client.aclose()
 
 
+async def test_many_at_once() -> None:
+    """By a mapping; each is back when the block is left, and a decorator takes it."""
+    both = override({db: "a fake pool", cache: None})
+    with both as shown:
+        assert shown == {db: "a fake pool", cache: None}
+        assert await opened(db, cache) == {"db": "a fake pool", "cache": None}
+    guard = LifespanGuard(app := Watcher(), [db, cache], app_lifespan="off")
+
+    @both
+    async def test() -> None:
+        assert (await MemoryServer(guard).get("/")).status == 200
+
+    await test()
+    assert app.state == {"db": "a fake pool", "cache": None}
+    assert (await MemoryServer(guard).get("/")).status == 503
+
+
 async def test_a_flaky_recipe() -> None:
     """A recipe keeps its own retry and checks, under the resource's name."""
     flaky = Flaky(REFUSED, REFUSED, "pool")
@@ -379,6 +396,10 @@ async def test_mistakes() -> None:
         loose(db)
     with wrong("either a factory or value="):
         loose(db, fake, value="fake")
+    with wrong("takes no more than that"):
+        loose({db: "fake"}, value="fake")
+    with wrong(r"is no resource; give what @resource made"):
+        loose({"db": "fake"})
     with wrong(r"is no resource; give what @resource made"):
         loose(fake, fake)
     with wrong(r"is not callable; to show it as it is, say override\(db, value="):
