@@ -87,6 +87,13 @@ TURNS = 2
 
 OPEN = (ResourcePhase.UP, ResourcePhase.FAILING)
 LOST = (ResourcePhase.CLOSED, ResourcePhase.FAILED)
+ABANDONED = (
+    ResourcePhase.OPENING,
+    ResourcePhase.PENDING,
+    ResourcePhase.CLOSED,
+    ResourcePhase.SKIPPED,
+    ResourcePhase.FAILED,
+)
 OVER = (ResourcePhase.CLOSED, ResourcePhase.SKIPPED, ResourcePhase.FAILED)
 _STEPS = {(old, new) for old, row in TRANSITIONS.items() for new in row.values()}
 _RESOURCE_STEPS = {
@@ -306,8 +313,8 @@ class Witness:
             if other is actor or not other.busy:
                 continue
             phase = self.lives[other.name].phase
-            if other.node.kind == "thread" and phase in (*OVER, ResourcePhase.OPENING):
-                continue  # A stop abandons a thread that opens.
+            if other.node.kind == "thread" and phase in ABANDONED:
+                continue  # A thread that opens is abandoned when it is to stop.
             outlasts = other.node.kind == "lifespan" and other.live
             last = self.lives[actor.name].went_in is Phase.STOPPING
             needs_it = (last or not outlasts) and actor in other.below()
@@ -595,12 +602,16 @@ class Witness:
             wrong = f"{shown.phase}, and the state has {sorted(state)}"
         elif held and actor.name in state and state[actor.name] != actor.value:
             wrong = f"in the state as {state[actor.name]!r}, not {actor.value!r}"
-        elif not 0 <= shown.attempts - actor.begun <= 1:
+        elif not 0 <= shown.attempts - actor.begun <= self._not_begun(actor):
             wrong = f"at attempt {shown.attempts}, not {actor.begun}"
         elif shown.next_attempt_in is not None and not shown.next_attempt_in >= 0:
             wrong = f"to be tried in {shown.next_attempt_in} s"
         if wrong is not None:
             self.complain("report is true", f"{actor.name} is {wrong}")
+
+    def _not_begun(self, actor: Actor) -> float:
+        """How many attempts may have ended before they reached the factory."""
+        return math.inf if actor.node.kind == "lifespan" else 1  # It has a task.
 
     # The startup and the stop
 
