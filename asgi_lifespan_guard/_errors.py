@@ -214,15 +214,17 @@ class StateKeyClashError(LifespanGuardError):
 
 
 class ResourceUnavailableError(LifespanGuardError, LookupError):
-    """Raised by `Resource.get` where the resource's value is not to be had."""
+    """Raised by `Resource.get` where the resource's value is not to be had.
 
-    def __init__(self, resource: str) -> None:
-        super().__init__(
-            f"resource {resource!r} is not in the state: it is away (optional, or the"
-            " path was declared open in Gate(needs=...)), it is not registered with"
-            " the guard, or the guard does not wrap this app"
-        )
+    Attributes:
+        resource: The resource's name.
+        reason: Why that is so.
+    """
+
+    def __init__(self, resource: str, reason: str) -> None:
+        super().__init__(f"resource {resource!r} is not in the state: {reason}")
         self.resource = resource
+        self.reason = reason
 
 
 class GuardNotFoundError(LifespanGuardError, LookupError):
