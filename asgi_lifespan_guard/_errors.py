@@ -7,9 +7,9 @@ built (the program is wrong), everything else while they run (the world is).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ._redaction import describe, redact
+from ._redaction import describe, leaves, redact
 
 
 class LifespanGuardError(Exception):
@@ -245,3 +245,12 @@ class CloseFailedError(LifespanGuardError):
         self.failed = tuple(sorted(errors))
         named = ", ".join(self.failed)
         super().__init__(f"not everything was closed cleanly: {named}")
+
+
+def culprits(error: BaseException) -> Iterator[BaseException]:
+    """Yield the leaves of a group; for an app's lifespan, of what the app raised."""
+    for leaf in leaves(error):
+        if isinstance(leaf, AppLifespanError) and leaf.cause is not None:
+            yield from leaves(leaf.cause)
+        else:
+            yield leaf
