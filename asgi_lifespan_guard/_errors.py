@@ -7,9 +7,9 @@ built (the program is wrong), everything else while they run (the world is).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ._redaction import describe, redact
+from ._redaction import describe, leaves, redact
 
 
 class LifespanGuardError(Exception):
@@ -214,15 +214,17 @@ class StateKeyClashError(LifespanGuardError):
 
 
 class ResourceUnavailableError(LifespanGuardError, LookupError):
-    """Raised by `Resource.get` where the resource's value is not to be had."""
+    """Raised by `Resource.get` where the resource's value is not to be had.
 
-    def __init__(self, resource: str) -> None:
-        super().__init__(
-            f"resource {resource!r} is not in the state: it is away (optional, or the"
-            " path was declared open in Gate(needs=...)), it is not registered with"
-            " the guard, or the guard does not wrap this app"
-        )
+    Attributes:
+        resource: The resource's name.
+        reason: Why that is so.
+    """
+
+    def __init__(self, resource: str, reason: str) -> None:
+        super().__init__(f"resource {resource!r} is not in the state: {reason}")
         self.resource = resource
+        self.reason = reason
 
 
 class GuardNotFoundError(LifespanGuardError, LookupError):
@@ -243,3 +245,12 @@ class CloseFailedError(LifespanGuardError):
         self.failed = tuple(sorted(errors))
         named = ", ".join(self.failed)
         super().__init__(f"not everything was closed cleanly: {named}")
+
+
+def culprits(error: BaseException) -> Iterator[BaseException]:
+    """Yield the leaves of a group; for an app's lifespan, of what the app raised."""
+    for leaf in leaves(error):
+        if isinstance(leaf, AppLifespanError) and leaf.cause is not None:
+            yield from leaves(leaf.cause)
+        else:
+            yield leaf

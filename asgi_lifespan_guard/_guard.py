@@ -35,7 +35,7 @@ from ._tasks.backend import current_task, on_trio
 from ._tasks.waiting import StateEvent, Waiters
 from .events import Event, Observer, Paused, PhaseChanged, Resumed
 from .observers._telling import Observers
-from .observers.logging import log, log_critical, log_quietly
+from .observers.logging import Log, log_critical
 
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class LifespanGuard:
             )
             if isinstance(app, LifespanGuard):
                 self._plan.check_beside(app._plan)
-            own = log_quietly if self._plan.forwards_app else log
-            self._observe = Observers(own, observers)
+            log = Log(quiet=self._plan.forwards_app)
+            self._observe = Observers(log, observers)
         except ConfigurationError as error:
             log_critical(str(error))
             raise

@@ -27,7 +27,8 @@ class ResourceReport(Frozen, kw_only=True):
         attempts: Attempts to open it since the guard started, counted from 1.
         last_error: The last failure as one redacted line, or ``None``.
         next_attempt_in: Seconds from now to the next attempt, while it waits for one.
-        since: When it came into this phase, in seconds since the epoch.
+        since: When it came into this phase, in seconds since the epoch; 0.0: it has
+            been in no other yet, because the guard was never started.
         opened_in: Seconds that the last successful attempt took.
         was_up: Whether it has been up (or skipped) since the guard started.
         fatal: Whether it has given up and is to take the process with it.

@@ -246,7 +246,7 @@ class RequestAdmitted(Fact):
 
 
 class RequestAbandoned(Fact):
-    """The client of a held request left after *waited* seconds."""
+    """The client of a held request left after *waited* seconds, or it was cancelled."""
 
     path: str
     waited: float
@@ -260,11 +260,14 @@ class RequestRefused(Fact):
         retry_after: Seconds told to the client, or ``None`` where nothing is known.
         reason: ``"never started"``, ``"not ready"``, ``"full"``, ``"draining"`` or
             ``"stopped"``.
+        waited: Seconds that it was held before; 0.0 where it was refused at once. A
+            request that `RequestHeld` was told of waited longer than that.
     """
 
     path: str
     retry_after: int | None
     reason: str
+    waited: float
 
 
 class Paused(Fact):

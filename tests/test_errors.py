@@ -66,8 +66,8 @@ TEXTS: list[tuple[LifespanGuardError, list[str]]] = [
     (OpenedTwiceError(["db"]), ["'db' would be opened twice", "Wrap an app once"]),
     (StateKeyClashError(["b", "a"]), ["'a', 'b'", "resource(name=...)"]),
     (
-        ResourceUnavailableError("db"),
-        ["'db'", "Gate(needs=...)", "not registered", "does not wrap this app"],
+        ResourceUnavailableError("db", "the guard has stopped"),
+        ["'db' is not in the state: the guard has stopped"],
     ),
     (GuardNotFoundError(), ["wrap the app in one", "variable"]),
     (CloseFailedError({"db": SECRET, "cache": SECRET}), ["cache, db"]),
@@ -103,7 +103,7 @@ def test_every_error_is_tried() -> None:
         (CheckTimeoutError("db", 1), TimeoutError),
         (CloseTimeoutError("db", 1), TimeoutError),
         (NotReadyError(1, "serving", []), TimeoutError),
-        (ResourceUnavailableError("db"), LookupError),
+        (ResourceUnavailableError("db", "it is away"), LookupError),
         (GuardNotFoundError(), LookupError),
     ],
 )
@@ -132,4 +132,6 @@ def test_facts_are_kept_as_attributes() -> None:
     not_closed = CloseFailedError({"db": SECRET})
     assert (not_closed.failed, not_closed.errors) == (("db",), {"db": SECRET})
     assert NeedGaveUpError("api", "db").need == "db"
+    missing = ResourceUnavailableError("db", "it is away")
+    assert (missing.resource, missing.reason) == ("db", "it is away")
     assert StopRequestedError("SIGTERM").reason == "SIGTERM"

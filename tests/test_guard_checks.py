@@ -349,7 +349,7 @@ async def test_a_consumer_that_fails_is_reopened(
         await guard.wait_ready(PATIENCE)
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
     (crashed,) = errors
-    assert crashed.getMessage().startswith("consumer: crashed: ")
+    assert crashed.getMessage().startswith("consumer: crashed in tests/")
     assert "cannot read poison" in crashed.getMessage()
     assert "in _consume" in str(crashed.exc_text)
 

@@ -267,6 +267,9 @@ class GateKeeper:
                 self._enqueue(key, held)
                 try:
                     await held.wait()
+                except BaseException:  # It is cancelled, and will not be told of.
+                    self._observe(RequestAbandoned(path, now() - began))
+                    raise
                 finally:
                     self._dequeue(key, held)
                 await self._go_on(held, now() - began, scope, send, go)
@@ -288,7 +291,8 @@ class GateKeeper:
             await go(held.receive)
         else:
             refusal = _refusal(verdict.reason, _retry_after(verdict.due))
-            await self._refuse(held.path, refusal, scope, held.receive, send)
+            receive = held.receive
+            await self._refuse(held.path, refusal, scope, receive, send, waited)
 
     def _enqueue(self, key: Hashable, held: HeldRequest) -> None:
         self._held += 1
@@ -302,9 +306,16 @@ class GateKeeper:
             self._waiting.pop(key, None)
 
     def _refuse(
-        self, path: str, refusal: Refusal, scope: Scope, receive: Receive, send: Send
+        self,
+        path: str,
+        refusal: Refusal,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        waited: float = 0.0,
     ) -> Awaitable[None]:
-        self._observe(RequestRefused(path, refusal.retry_after, refusal.reason))
+        told = RequestRefused(path, refusal.retry_after, refusal.reason, waited)
+        self._observe(told)
         return _answer(refusal, scope, receive, send)
 
 

@@ -194,15 +194,25 @@ def _shown(resource: ResourceReport) -> dict[str, Any]:
         "startup": resource.startup,
         "attempts": resource.attempts,
         "lastError": resource.last_error,
-        "nextAttemptIn": _finite(resource.next_attempt_in),
-        "since": resource.since,
-        "openedIn": resource.opened_in,
+        "nextAttemptIn": _seconds(resource.next_attempt_in),
+        "since": _moment(resource.since),
+        "openedIn": _seconds(resource.opened_in),
     }
 
 
-def _finite(seconds: float | None) -> float | None:
+def _seconds(told: float | None) -> float | None:
     """Return what JSON can hold: a wait that only `retry_now` ends has no number."""
-    return None if seconds is None or isinf(seconds) else seconds
+    return None if told is None or isinf(told) else round(told, 3)
+
+
+def _moment(told: float) -> str | None:
+    """Return seconds since the epoch in ISO 8601; ``None``: nothing has begun."""
+    from datetime import UTC, datetime
+
+    if not told:
+        return None
+    shown = datetime.fromtimestamp(told, UTC).isoformat(timespec="milliseconds")
+    return shown.replace("+00:00", "Z")
 
 
 async def _have_an_empty_lifespan(receive: Receive, send: Send) -> None:

@@ -26,6 +26,7 @@ from .._settings import check_seconds
 from .._state import APP, KEY, HasScope, Source, state_of
 from .checks import Check
 from .factories import Factory, Form, check_arity, form_of
+from .missing import why_missing
 from .retry import Retry
 
 
@@ -116,11 +117,13 @@ class Resource(Frozen, Generic[T_co], kw_only=True):
             default: Returned instead of raising where the value is away.
 
         Raises:
-            ResourceUnavailableError: When it is away and no *default* was given.
+            ResourceUnavailableError: When it is away and no *default* was given; says
+                why.
         """
         value = state_of(source).get(self.name, default)
         if value is _MISSING:
-            raise ResourceUnavailableError(self.name)
+            reason = why_missing(source, self.name, merges=self.merges)
+            raise ResourceUnavailableError(self.name, reason)
         return value
 
     def suspect(self, source: Source) -> None:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._errors import (
     AppCannotRestartError,
-    AppLifespanError,
     CheckFailedError,
     ConfigurationError,
     CrashedError,
     FactoryError,
     StateKeyClashError,
+    culprits,
 )
 from .._frozen import Frozen
-from .._redaction import leaves
 
 
 if TYPE_CHECKING:
@@ -74,14 +73,14 @@ def is_permanent(error: BaseException) -> bool:
     A group is permanent if one of its leaves is, an app's lifespan if what it raised
     is. What is no `Exception` (a Rust panic) is.
     """
-    return any(_is_permanent(culprit) for culprit in _culprits(error))
+    return any(_is_permanent(culprit) for culprit in culprits(error))
 
 
 def is_hopeless(error: BaseException) -> bool:
     """Whether no policy, the user's included, may ask for another attempt."""
     return any(
         isinstance(culprit, _HOPELESS) or not isinstance(culprit, Exception)
-        for culprit in _culprits(error)
+        for culprit in culprits(error)
     )
 
 
@@ -89,21 +88,12 @@ def is_unexpected(error: BaseException) -> bool:
     """Whether *error* deserves its traceback: the program may well be at fault."""
     return any(
         _is_permanent(culprit) or isinstance(culprit, _SUSPICIOUS)
-        for culprit in _culprits(error)
+        for culprit in culprits(error)
     )
 
 
 def _is_permanent(culprit: BaseException) -> bool:
     return isinstance(culprit, _PERMANENT) or not isinstance(culprit, Exception)
-
-
-def _culprits(error: BaseException) -> Iterator[BaseException]:
-    """Yield the leaves of a group; for an app's lifespan, of what the app raised."""
-    for leaf in leaves(error):
-        if isinstance(leaf, AppLifespanError) and leaf.cause is not None:
-            yield from leaves(leaf.cause)
-        else:
-            yield leaf
 
 
 def _never(_state: RetryCallState) -> bool:
@@ -354,5 +344,5 @@ def _as_one(error: BaseException) -> BaseException:
     A crash comes out of a task group as a group, and what an app's lifespan raised
     inside an error of ours; ``retry_if_exception_type(OSError)`` is meant for neither.
     """
-    culprits = list(_culprits(error))
-    return culprits[0] if len(culprits) == 1 else error
+    found = list(culprits(error))
+    return found[0] if len(found) == 1 else error

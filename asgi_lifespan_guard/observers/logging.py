@@ -4,16 +4,21 @@ Logger ``asgi_lifespan_guard``. A record's ``msg`` is the same for all facts of 
 its ``args`` are the event's fields; they are in its ``extra``, too, as a plain dict
 under the one key ``asgi_lifespan_guard``. Texts are redacted, tracebacks too. The lines
 that operators grep for ("Application startup complete") stay the server's.
+
+uvicorn sets up no handler for loggers that are not its own, and of those Python prints
+WARNING and above. So what was announced at that level is announced as mended at it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from enum import Enum
+from itertools import islice
 from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING, getLogger
 from typing import NamedTuple
 
-from .._errors import CrashedError, NeedGaveUpError, StopRequestedError
+from .._errors import CrashedError, NeedGaveUpError, StopRequestedError, culprits
 from .._redaction import describe, quote, redact, render_traceback, show
 from .._state import APP
 from ..events import (
@@ -48,6 +53,8 @@ from ..events import (
     StartupFailed,
     StreamEnded,
 )
+from ._outages import Outage, Outages
+from ._places import needs_traceback, place_of
 
 
 logger = getLogger("asgi_lifespan_guard")
@@ -69,22 +76,29 @@ class Line(NamedTuple):
     template: str
     traceback: bool = False
 
+    def if_news(self, is_news: bool) -> Line:
+        """Return it, or, where that is no news, a line for those who debug."""
+        return self if is_news else self._replace(level=DEBUG)
+
 
 LINES: Mapping[type[Event], Line] = {
     PhaseChanged: Line(DEBUG, "%(old)s -> %(new)s"),
     ResourcePhaseChanged: Line(DEBUG, "%(resource)s: %(old)s -> %(new)s"),
     AttemptFailed: Line(
         WARNING,
-        "%(resource)s: attempt %(attempt)d failed, next in %(wait).2f s: %(error)s",
+        "%(resource)s: attempt %(attempt)d failed%(at)s, next in %(wait).2f s:"
+        " %(error)s",
     ),
     ResourceOpened: Line(
-        INFO, "%(resource)s: up after %(duration).3f s (attempt %(attempt)d)"
+        WARNING, "%(resource)s: up again after %(tries)s, %(seconds)s s"
     ),
     ResourceSkipped: Line(INFO, "%(resource)s: skipped, not enabled"),
-    ResourceCrashed: Line(ERROR, "%(resource)s: crashed: %(error)s", traceback=True),
-    CheckFailed: Line(WARNING, "%(resource)s: check failed (%(in_a_row)d): %(error)s"),
-    ResourceDown: Line(ERROR, "%(resource)s: down: %(error)s"),
-    ResourceRecovered: Line(INFO, "%(resource)s: recovered"),
+    ResourceCrashed: Line(ERROR, "%(resource)s: crashed%(at)s: %(error)s"),
+    CheckFailed: Line(
+        WARNING, "%(resource)s: check failed (%(in_a_row)d)%(at)s: %(error)s"
+    ),
+    ResourceDown: Line(ERROR, "%(resource)s: down%(at)s: %(error)s"),
+    ResourceRecovered: Line(WARNING, "%(resource)s: recovered after %(seconds)s s"),
     ResourceReopening: Line(INFO, "%(resource)s: reopening in %(wait).2f s"),
     ResourceGaveUp: Line(
         CRITICAL,
@@ -111,7 +125,9 @@ LINES: Mapping[type[Event], Line] = {
     RequestAdmitted: Line(DEBUG, "%(path)s: admitted after %(waited).3f s"),
     RequestAbandoned: Line(DEBUG, "%(path)s: the client left after %(waited).3f s"),
     RequestRefused: Line(
-        DEBUG, "%(path)s: refused, %(reason)s (retry after %(retry_after)s s)"
+        DEBUG,
+        "%(path)s: refused after %(waited).3f s, %(reason)s"
+        " (retry after %(retry_after)s s)",
     ),
     LifespanMissing: Line(
         WARNING,
@@ -120,7 +136,7 @@ LINES: Mapping[type[Event], Line] = {
         " LifespanGuard(..., lazy_start=True)",
     ),
     Paused: Line(WARNING, "paused: %(reason)s"),
-    Resumed: Line(INFO, "resumed"),
+    Resumed: Line(WARNING, "resumed"),
     DrainBegun: Line(INFO, "draining (%(reason)s), %(in_flight)d in flight"),
     StreamEnded: Line(DEBUG, "%(path)s: ended"),
     RequestCut: Line(
@@ -134,13 +150,116 @@ LINES: Mapping[type[Event], Line] = {
     DrainEnded: Line(INFO, "drained after %(duration).3f s, %(left)d left behind"),
 }
 
+_UP = Line(INFO, "%(resource)s: up after %(duration).3f s (attempt %(attempt)d)")
+_UP_AT_LAST = "%(resource)s: up after %(tries)s, %(seconds)s s"
 _NEED_GAVE_UP = Line(ERROR, "%(resource)s: gave up: %(error)s")
 _PERMANENT = (
-    "%(resource)s: gave up after %(attempts)d attempt(s), a permanent error: %(error)s"
+    "%(resource)s: gave up after %(attempts)d attempt(s), a permanent error%(at)s:"
+    " %(error)s"
 )
 _STARTUP_STOPPED = Line(INFO, "%(error)s")
 _NO_LIFESPAN = Line(INFO, "the app has no lifespan of its own")
 _REFUSED_LIFESPAN = Line(INFO, "the app has no lifespan of its own (%(error)s)")
+
+
+class Log:
+    """The observer; it remembers what it has told, so that it can be brief.
+
+    Whatever goes on and on is told at its 1st, 2nd, 4th, 8th ... time, then once a
+    minute, and otherwise at DEBUG.
+
+    Args:
+        quiet: Whether the app's lifespan is forwarded as it is: that it has started and
+            shut down is said by the server's own lines, then.
+        clock: Seconds, on any clock that only goes forward.
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._quiet = quiet
+        self._outages = Outages(clock)
+
+    def __call__(self, event: Event, /) -> None:
+        """Write *event* to the log."""
+        is_news = self._outages.hear(event)
+        match event:
+            case AttemptFailed() | CheckFailed() | ResourceDown() | ResourceCrashed():
+                self._tell_failure(event, is_news=is_news)
+            case ResourceOpened():
+                self._tell_it_is_up(event, self._outages.end(event.resource))
+            case ResourceRecovered():
+                outage = self._outages.end(event.resource)
+                _write_line(event, LINES[ResourceRecovered], _over(outage))
+            case ResourceGaveUp():
+                _write_line(event, _line(event), _at(place_of(event.error)))
+            case _:
+                if isinstance(event, ResourceClosed) and self._is_servers(event):
+                    is_news = False
+                _write_line(event, _line(event).if_news(is_news))
+
+    def _tell_failure(
+        self,
+        event: AttemptFailed | CheckFailed | ResourceDown | ResourceCrashed,
+        *,
+        is_news: bool,
+    ) -> None:
+        """Tell of it at its turn; where it is from, the first time that it is so."""
+        if not is_logged(type(event)):
+            return
+        error, crashed = event.error, isinstance(event, ResourceCrashed)
+        place = place_of(error)
+        kinds = {type(culprit).__qualname__ for culprit in islice(culprits(error), 5)}
+        kind = (crashed, place, frozenset(kinds))
+        is_first = self._outages.is_new(event.resource, kind)
+        odd = isinstance(event, AttemptFailed) and event.unexpected
+        line = _line(event).if_news(is_news or is_first)
+        shows = is_first and (crashed or odd or needs_traceback(error))
+        more = _at(place, in_text=is_first)
+        _write_line(event, line._replace(traceback=shows), more)
+
+    def _tell_it_is_up(self, event: ResourceOpened, outage: Outage) -> None:
+        line = LINES[ResourceOpened]
+        if not outage.told:
+            quiet = self._is_servers(event) and event.attempt == 1
+            _write_line(event, _UP.if_news(not quiet))
+        else:
+            if not outage.again:
+                line = line._replace(template=_UP_AT_LAST)
+            _write_line(event, line, _over(outage))
+
+    def _is_servers(self, event: ResourceOpened | ResourceClosed) -> bool:
+        """Whether the server says as much in a line of its own."""
+        return self._quiet and event.resource == APP
+
+
+class More(NamedTuple):
+    """What a line says beyond its event.
+
+    Attributes:
+        fields: For programs.
+        text: For people: parts of the template.
+    """
+
+    fields: Mapping[str, object]
+    text: Mapping[str, object]
+
+
+_NO_MORE = More({}, {})
+
+
+def _at(place: str | None, *, in_text: bool = True) -> More:
+    text = f" in {place}" if in_text and place else ""
+    return More({"where": place}, {"at": text})
+
+
+def _over(outage: Outage) -> More:
+    count, seconds = outage.attempts, outage.seconds
+    text = {
+        "tries": "1 attempt" if count == 1 else f"{count} attempts",
+        "seconds": f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}",
+    }
+    return More({"attempts": count, "outage": round(seconds, 3)}, text)
 
 
 def is_logged(kind: type[Event]) -> bool:
@@ -149,32 +268,11 @@ def is_logged(kind: type[Event]) -> bool:
     return logger.isEnabledFor(LINES[kind].level)
 
 
-def log(event: Event) -> None:
-    """Write *event* to the log."""
-    if is_logged(type(event)):
-        _write_line(event, _line(event))
-
-
-def _write_line(event: Event, line: Line) -> None:
+def _write_line(event: Event, line: Line, more: More = _NO_MORE) -> None:
     if logger.isEnabledFor(line.level):
         error = getattr(event, "error", None) if line.traceback else None
-        _write(line.level, line.template, _presentable(event), error)
-
-
-def log_quietly(event: Event) -> None:
-    """Write *event*, for an app whose lifespan is forwarded as it is.
-
-    That it has started and shut down is said by the server's own lines.
-    """
-    match event:
-        case ResourceOpened(resource=name, attempt=1) | ResourceClosed(resource=name):
-            quiet = name == APP
-        case _:
-            quiet = False
-    if quiet:
-        _write_line(event, LINES[type(event)]._replace(level=DEBUG))
-    else:
-        log(event)
+        fields = {**_presentable(event), **more.fields}
+        _write(line.level, line.template, fields, error, more.text)
 
 
 def log_critical(text: str) -> None:
@@ -198,10 +296,6 @@ def _line(event: Event) -> Line:
     """Return the row of *event*, or what stands for it in this case."""
     line = LINES[type(event)]
     match event:
-        case AttemptFailed(unexpected=True):
-            return line._replace(traceback=True)
-        case CheckFailed(in_a_row=in_a_row) if in_a_row > 1:
-            return line._replace(level=DEBUG)
         case ResourceDown(error=CrashedError()):
             return line._replace(level=WARNING)  # Its cause follows, as an ERROR.
         case ResourceGaveUp(error=NeedGaveUpError()):
@@ -219,7 +313,7 @@ def _line(event: Event) -> Line:
         case LifespanUnsupported(unexpected=False, error=error):
             return _REFUSED_LIFESPAN if error else _NO_LIFESPAN
         case DrainBegun() | DrainEnded():
-            return line._replace(level=DEBUG) if _is_no_news(event) else line
+            return line.if_news(not _is_no_news(event))
         case _:
             return line
 
@@ -256,14 +350,20 @@ def _shown(value: object) -> object:
 
 
 def _write(
-    level: int, template: str, fields: dict[str, object], error: BaseException | None
+    level: int,
+    template: str,
+    fields: Mapping[str, object],
+    error: BaseException | None,
+    text: Mapping[str, object] | None = None,
 ) -> None:
     # The traceback goes in as text, because a formatter that is given the exception
-    # itself prints the messages inside it as they are.
-    extra = {KEY: dict(fields)}
+    # itself prints the messages inside it as they are; and into the fields, because
+    # structlog's formatter drops the text.
+    shown = None if error is None else render_traceback(error)
+    extra = {KEY: {**fields} if shown is None else {**fields, "traceback": shown}}
+    args = ({**fields, **(text or {})},)
     record = logger.makeRecord(
-        logger.name, level, "(guard)", 0, template, (fields,), None, None, extra
+        logger.name, level, "(guard)", 0, template, args, None, None, extra
     )
-    if error is not None:
-        record.exc_text = render_traceback(error)
+    record.exc_text = shown
     logger.handle(record)

@@ -443,7 +443,7 @@ async def test_refuses_at_once(
     assert request.headers.get("retry-after") == retry_after
     assert request.json()["status"] == 503
     seconds = None if retry_after is None else int(retry_after)
-    assert recorder.events == [RequestRefused("/", seconds, told)]
+    assert recorder.events == [RequestRefused("/", seconds, told, 0.0)]
 
 
 async def test_the_same_refusal_is_judged_once(
@@ -505,7 +505,7 @@ async def test_nothing_is_made_that_nobody_hears(
     gated.say(Verdict(False, None, inf))
     for _ in range(3):
         assert (await gated.server.get("/")).status == 503
-    assert recorder.events == [RequestRefused("/", None, "not ready")]
+    assert recorder.events == [RequestRefused("/", None, "not ready", 0.0)]
 
 
 async def test_says_what_to_do_where_nothing_was_started(recorder: Recorder) -> None:
@@ -528,7 +528,9 @@ async def test_refuses_after_the_wait(recorder: Recorder) -> None:
     impatient = Gated(observe, Gate(wait=MOMENT))
     request = await impatient.server.get("/")
     assert (request.status, request.headers["retry-after"]) == (503, "3")
-    assert recorder.of(RequestRefused) == [RequestRefused("/", 3, "not ready")]
+    (refused,) = recorder.of(RequestRefused)
+    assert (refused.retry_after, refused.reason) == (3, "not ready")
+    assert refused.waited >= MOMENT
     assert impatient.entered == []
 
 
@@ -607,7 +609,7 @@ async def test_holds_so_many_and_no_more(recorder: Recorder) -> None:
         group.start_soon(second.run)
         await recorder.wait_for(RequestHeld, 2)
         refused = await gated.server.get("/")
-        assert recorder.of(RequestRefused) == [RequestRefused("/", 1, "full")]
+        assert recorder.of(RequestRefused) == [RequestRefused("/", 1, "full", 0.0)]
         assert refused.status == 503
         first.leave()
         await recorder.wait_for(RequestAbandoned)
@@ -693,12 +695,16 @@ async def _set_after(first: anyio.Event, second: anyio.Event) -> None:
 
 
 async def test_a_cancelled_request_does_not_count_any_more(recorder: Recorder) -> None:
-    """A server may cancel a held request's task; then another can be held."""
+    """A server may cancel a held request's task; then another can be held.
+
+    Whoever counts the held ones is told.
+    """
     gated = Gated(recorder, Gate(wait=HOUR, max_waiting=1))
     async with anyio.create_task_group() as group:
         group.start_soon(gated.server.get, "/")
         await recorder.wait_for(RequestHeld)
         group.cancel_scope.cancel()
+    assert [type(event) for event in recorder.events] == [RequestHeld, RequestAbandoned]
     async with gated.kept() as group:
         group.start_soon(gated.server.get, "/")
         await recorder.wait_for(RequestHeld, 2)

@@ -140,9 +140,9 @@ async def test_each_resource_has_a_path(name: str, status: int) -> None:
 SECRETIVE = away(
     "db",
     last_error="OSError: postgresql://app:***@db:5432 refused",
-    next_attempt_in=2.5,
+    next_attempt_in=2.50049,
     attempts=3,
-    since=17.0,
+    since=1_700_000_000.25,
 )
 
 
@@ -207,7 +207,7 @@ async def test_details_show_everything() -> None:
     report = Report(
         phase=Phase.SERVING,
         paused="maintenance",
-        resources=(SECRETIVE, up("web", opened_in=0.5)),
+        resources=(SECRETIVE, up("web", opened_in=0.0123456)),
         last_error="OSError: earlier",
     )
     answer = await ask(report, "/readyz?verbose", Probes(details=True))
@@ -227,9 +227,12 @@ async def test_details_show_everything() -> None:
         "attempts": 3,
         "lastError": "OSError: postgresql://app:***@db:5432 refused",
         "nextAttemptIn": 2.5,
-        "since": 17.0,
+        "since": "2023-11-14T22:13:20.250Z",
         "openedIn": None,
     }
+    opened = shown["resources"]["web"]
+    assert (opened["openedIn"], opened["nextAttemptIn"]) == (0.012, None)
+    assert opened["since"] is None  # Nothing has been opened yet.
 
 
 async def test_details_are_asked_for() -> None:

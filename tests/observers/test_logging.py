@@ -48,12 +48,12 @@ from asgi_lifespan_guard.events import (
     StartupFailed,
     StreamEnded,
 )
+from asgi_lifespan_guard.observers._places import place_of
 from asgi_lifespan_guard.observers.logging import (
     LINES,
-    log,
+    Log,
     log_critical,
     log_failure,
-    log_quietly,
     logger,
 )
 
@@ -67,6 +67,7 @@ def _raised() -> OSError:
 
 ERROR = _raised()
 TOLD = "OSError: redis://:***@h"
+PLACE = place_of(ERROR)
 TOLD_LINES: list[tuple[Event, int, str, bool]] = [
     (PhaseChanged(Phase.IDLE, Phase.STARTING), 10, "idle -> starting", False),
     (
@@ -78,22 +79,22 @@ TOLD_LINES: list[tuple[Event, int, str, bool]] = [
     (
         AttemptFailed("db", 2, ERROR, 0.5, False),
         30,
-        f"db: attempt 2 failed, next in 0.50 s: {TOLD}",
+        f"db: attempt 2 failed in {PLACE}, next in 0.50 s: {TOLD}",
         False,
     ),
     (
         AttemptFailed("db", 1, ERROR, 0.5, True),
         30,
-        f"db: attempt 1 failed, next in 0.50 s: {TOLD}",
+        f"db: attempt 1 failed in {PLACE}, next in 0.50 s: {TOLD}",
         True,
     ),
     (ResourceOpened("db", 2, 0.1), 20, "db: up after 0.100 s (attempt 2)", False),
     (ResourceSkipped("db"), 20, "db: skipped, not enabled", False),
-    (ResourceCrashed("db", ERROR), 40, f"db: crashed: {TOLD}", True),
+    (ResourceCrashed("db", ERROR), 40, f"db: crashed in {PLACE}: {TOLD}", True),
     (
         ResourceGaveUp("db", 3, ERROR, True, True),
         50,
-        f"db: gave up after 3 attempt(s), a permanent error: {TOLD}",
+        f"db: gave up after 3 attempt(s), a permanent error in {PLACE}: {TOLD}",
         True,
     ),
     (
@@ -102,10 +103,14 @@ TOLD_LINES: list[tuple[Event, int, str, bool]] = [
         f"db: gave up after 3 attempt(s), its retry policy allows no more: {TOLD}",
         True,
     ),
-    (CheckFailed("db", ERROR, 1), 30, f"db: check failed (1): {TOLD}", False),
-    (CheckFailed("db", ERROR, 2), 10, f"db: check failed (2): {TOLD}", False),
-    (ResourceDown("db", ERROR), 40, f"db: down: {TOLD}", False),
-    (ResourceRecovered("db"), 20, "db: recovered", False),
+    (
+        CheckFailed("db", ERROR, 1),
+        30,
+        f"db: check failed (1) in {PLACE}: {TOLD}",
+        False,
+    ),
+    (ResourceDown("db", ERROR), 40, f"db: down in {PLACE}: {TOLD}", False),
+    (ResourceRecovered("db"), 30, "db: recovered after 0.0 s", False),
     (ResourceReopening("db", 0.25), 20, "db: reopening in 0.25 s", False),
     (ResourceClosed("db", 0.1), 20, "db: closed after 0.100 s", False),
     (CloseFailed("db", ERROR), 40, f"db: closing failed: {TOLD}", True),
@@ -141,9 +146,9 @@ TOLD_LINES: list[tuple[Event, int, str, bool]] = [
     (RequestAdmitted("/a", 0.1), 10, "/a: admitted after 0.100 s", False),
     (RequestAbandoned("/a", 0.1), 10, "/a: the client left after 0.100 s", False),
     (
-        RequestRefused("/a", 3, "full"),
+        RequestRefused("/a", 3, "full", 0.05),
         10,
-        "/a: refused, full (retry after 3 s)",
+        "/a: refused after 0.050 s, full (retry after 3 s)",
         False,
     ),
     (
@@ -173,7 +178,7 @@ TOLD_LINES: list[tuple[Event, int, str, bool]] = [
         False,
     ),
     (Paused("maintenance"), 30, "paused: maintenance", False),
-    (Resumed(), 20, "resumed", False),
+    (Resumed(), 30, "resumed", False),
     (DrainBegun("SIGTERM", 3), 20, "draining (SIGTERM), 3 in flight", False),
     (DrainBegun("shutdown", 1), 20, "draining (shutdown), 1 in flight", False),
     (DrainBegun("shutdown", 0), 10, "draining (shutdown), 0 in flight", False),
@@ -217,7 +222,7 @@ def test_each_fact_is_one_line(
     all_levels: pytest.LogCaptureFixture,
 ) -> None:
     """Level and text say what happened; passwords are nowhere in the record."""
-    log(event)
+    Log()(event)
     (record,) = all_levels.records
     assert (record.name, record.levelno) == (logger.name, level)
     assert record.getMessage() == text
@@ -236,20 +241,22 @@ def test_the_fields_of_an_event_are_under_one_key(
     No field of an event, whatever its name, meets an attribute of a record or a key
     of what makes JSON of it ("event", "message", "level").
     """
-    log(event)
+    Log()(event)
     (record,) = all_levels.records
     known = {*vars(logging.makeLogRecord({})), "message", "asctime"}
     assert set(vars(record)) - known == {"asgi_lifespan_guard"}
     fields = _fields(record)
-    assert list(fields) == ["event", *type(event).__match_args__]
+    names = ["event", *type(event).__match_args__]
+    assert list(fields)[: len(names)] == names
+    assert {*fields} - {*names} <= {"where", "attempts", "outage", "traceback"}
     assert fields["event"] == type(event).__name__
     assert json.loads(json.dumps(fields)) == fields
 
 
 def test_the_fields_say_what_happened(all_levels: pytest.LogCaptureFixture) -> None:
     """They are plain: phases by their names, errors as one redacted line."""
-    log(AttemptFailed("db", 2, ERROR, 0.5, False))
-    log(ResourcePhaseChanged("db", ResourcePhase.PENDING, ResourcePhase.OPENING))
+    Log()(AttemptFailed("db", 2, ERROR, 0.5, False))
+    Log()(ResourcePhaseChanged("db", ResourcePhase.PENDING, ResourcePhase.OPENING))
     assert [_fields(record) for record in all_levels.records] == [
         {
             "event": "AttemptFailed",
@@ -258,6 +265,7 @@ def test_the_fields_say_what_happened(all_levels: pytest.LogCaptureFixture) -> N
             "error": TOLD,
             "wait": 0.5,
             "unexpected": False,
+            "where": PLACE,
         },
         {
             "event": "ResourcePhaseChanged",
@@ -272,8 +280,8 @@ def test_facts_of_a_kind_have_one_message(
     all_levels: pytest.LogCaptureFixture,
 ) -> None:
     """What groups records by their unformatted message finds them together."""
-    log(ResourceOpened("db", 2, 0.1))
-    log(ResourceOpened("cache", 1, 0.2))
+    Log()(ResourceOpened("db", 2, 0.1))
+    Log()(ResourceOpened("cache", 1, 0.2))
     assert len({record.msg for record in all_levels.records}) == 1
 
 
@@ -283,7 +291,7 @@ def test_a_record_survives_a_queue(all_levels: pytest.LogCaptureFixture) -> None
     handler = QueueHandler(queue)
     logger.addHandler(handler)
     try:
-        log(CloseFailed("db", ERROR))
+        Log()(CloseFailed("db", ERROR))
     finally:
         logger.removeHandler(handler)
     record = queue.get_nowait()
@@ -293,33 +301,24 @@ def test_a_record_survives_a_queue(all_levels: pytest.LogCaptureFixture) -> None
 
 def test_percent_signs_are_only_that(all_levels: pytest.LogCaptureFixture) -> None:
     """What looks like a template in a path or in an error is shown as it is."""
-    log(RequestHeld("/100%(path)s%d"))
+    Log()(RequestHeld("/100%(path)s%d"))
     assert all_levels.messages == ["/100%(path)s%d: held"]
 
 
 def test_a_line_nobody_wants_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
     """A record below the logger's level is never made."""
     caplog.set_level(logging.CRITICAL, logger.name)
-    log(RequestHeld("/a"))
-    log(ResourceDown("db", ERROR))
+    Log()(RequestHeld("/a"))
+    Log()(ResourceDown("db", ERROR))
     log_failure(_refusing, Resumed(), OSError())
     assert caplog.records == []
-
-
-def test_a_repeated_failure_is_for_those_who_debug(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Of checks that fail in a row the first is a warning, and the rest are not."""
-    caplog.set_level(logging.WARNING, logger.name)
-    log(CheckFailed("db", ERROR, 1))
-    log(CheckFailed("db", ERROR, 2))
-    assert caplog.messages == [f"db: check failed (1): {TOLD}"]
 
 
 def test_what_the_server_says_is_not_said_twice(
     all_levels: pytest.LogCaptureFixture,
 ) -> None:
     """An app that is forwarded starts and stops in the server's own lines."""
+    log = Log(quiet=True)
     for event in (
         ResourceOpened("app", 1, 0.1),
         ResourceOpened("app", 2, 0.1),
@@ -328,9 +327,9 @@ def test_what_the_server_says_is_not_said_twice(
         ResourceClosed("db", 0.1),
         Resumed(),
     ):
-        log_quietly(event)
+        log(event)
     levels = [record.levelno for record in all_levels.records]
-    assert levels == [10, 20, 20, 10, 20, 20]
+    assert levels == [10, 20, 20, 10, 20, 30]
 
 
 def test_logging_can_be_turned_off(all_levels: pytest.LogCaptureFixture) -> None:
@@ -350,7 +349,7 @@ def test_logging_can_be_turned_off(all_levels: pytest.LogCaptureFixture) -> None
 
 def _log_everything() -> None:
     for event, *_ in TOLD_LINES:
-        log(event)
+        Log()(event)
     log_failure(_refusing, Resumed(), OSError())
     log_critical("bad dsn")
 
@@ -372,6 +371,7 @@ def test_an_observer_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> N
         "event": "Resumed",
         "observer": repr(_refusing),
         "error": TOLD,
+        "traceback": record.exc_text,
     }
     assert "hunter2" not in str(vars(record))
 

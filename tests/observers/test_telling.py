@@ -17,7 +17,7 @@ from asgi_lifespan_guard.events import (
     Resumed,
 )
 from asgi_lifespan_guard.observers._telling import MOST_AT_ONCE, Observers
-from asgi_lifespan_guard.observers.logging import log
+from asgi_lifespan_guard.observers.logging import Log
 from tests.recorder import Recorder
 from tests.support.memory_server import MemoryServer
 from tests.support.resources import Tap, hello
@@ -38,7 +38,7 @@ def test_everybody_hears_of_events_in_the_order_in_which_they_happened(
             tell(Resumed())
 
     last = Recorder()
-    tell = Observers(log, [recorder, answering, last])
+    tell = Observers(Log(), [recorder, answering, last])
     tell(Paused("a"))
     assert recorder.events == last.events == [Paused("a"), Paused("b"), Resumed()]
 
@@ -52,7 +52,7 @@ def test_what_an_observer_raises_is_logged_and_dropped(
     def broken(event: Event) -> None:
         raise error
 
-    tell = Observers(log, [broken, recorder])
+    tell = Observers(Log(), [broken, recorder])
     tell(Resumed())
     assert recorder.events == [Resumed()]
     assert f"failed on Resumed: {type(error).__name__}: no" in caplog.text
@@ -73,7 +73,7 @@ def test_what_ends_the_process_or_the_task_is_raised(
             tell(Paused("b"))
             raise error
 
-    tell = Observers(log, [ending, recorder])
+    tell = Observers(Log(), [ending, recorder])
     with pytest.raises(type(error)) as caught:
         tell(Paused("a"))
     assert caught.value is error
@@ -94,7 +94,7 @@ def test_observers_that_answer_one_another_for_ever_are_stopped(
         told += 1
         tell(Resumed())
 
-    tell = Observers(log, [answering])
+    tell = Observers(Log(), [answering])
     tell(Resumed())
     assert told == MOST_AT_ONCE
     assert "answers each event with another one" in caplog.text
