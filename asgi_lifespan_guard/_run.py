@@ -262,11 +262,11 @@ class Run:
     @asynccontextmanager
     async def _serving(self) -> AsyncGenerator[Callable[[], None], None]:
         async with self._holding() as begin:
-            self._phase.handle(Trigger.STARTED)
-            if self._last_act is not None:
-                self._begin_drain("a resource gave up", 0.0)
             cancelled = True
             try:
+                self._phase.handle(Trigger.STARTED)
+                if self._last_act is not None:
+                    self._begin_drain("a resource gave up", 0.0)
                 yield begin
                 cancelled = False
             finally:
