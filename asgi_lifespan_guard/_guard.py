@@ -255,6 +255,7 @@ class LifespanGuard:
         The drain then cancels its handler as that of an event stream, and ends the
         answer with a proper last chunk. For what cannot be told from outside: an answer
         that a language model streams to a POST, events asked for with ``Accept: */*``.
+        From any thread, as a plain ``def`` handler runs in one of its own.
 
         Args:
             source: The request or its scope.
@@ -263,10 +264,9 @@ class LifespanGuard:
             GuardNotFoundError: As `of` does.
         """
         guard, scope = cls.of(source), scope_of(source)
-        if scope is not None and guard._tracked is not None:
-            run = guard._run
-            ends = run is not None and run.drainer.refuses_streams
-            guard._in_flight.declare_endless(scope, end=ends)
+        run = guard._run
+        if scope is not None and run is not None and guard._tracked is not None:
+            run.home.call(partial(run.declare_endless, scope))
 
     @property
     def phase(self) -> Phase:

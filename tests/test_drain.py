@@ -107,6 +107,10 @@ class Site:
         LifespanGuard.endless(scope)
         await self.stream(scope, receive, send)
 
+    async def threaded(self, scope: Any, receive: Any, send: Any) -> None:
+        await anyio.to_thread.run_sync(LifespanGuard.endless, scope)
+        await self.stream(scope, receive, send)
+
     async def late(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await self.finish.wait()
@@ -293,6 +297,23 @@ async def test_an_answer_that_turns_out_endless_in_the_drain(
         await anyio.wait_all_tasks_blocked()
         stage.site.finish.set()
     assert late.phase == "answered"
+
+
+@pytest.mark.anyio
+async def test_a_handler_in_a_thread_can_say_that_it_is_endless(
+    recorder: Recorder,
+) -> None:
+    """A plain ``def`` handler of Starlette's and FastAPI's runs in one."""
+    stage = Stage(recorder, drain=Drain(grace=3600))
+    async with stage.serving():
+        stream = await stage.visit("/threaded")
+        await stream.wait_until(lambda: stream.phase == "started")
+        other = await stage.visit("/slow")
+        stage.guard.begin_drain()
+        await recorder.wait_for_mark("out /threaded")
+        stage.site.finish.set()
+    assert (stream.phase, other.body) == ("answered", b"whole")
+    assert recorder.of(StreamEnded) == [StreamEnded("/threaded")]
 
 
 @pytest.mark.anyio
