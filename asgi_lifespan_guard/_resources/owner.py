@@ -236,8 +236,8 @@ class Owner(Node):
         number = self._series.begin()
         attempt = Attempt(self.recipe, number, self._thread, self._asker)
         self._attempt = attempt
-        self._life.handle(ResourceTrigger.OPEN)
         try:
+            self._life.handle(ResourceTrigger.OPEN)
             await self._open_and_hold(attempt)
         except OpeningInterruptedError as interruption:
             self._tell_of_failed_close(interruption.__cause__)
