@@ -208,7 +208,7 @@ class LifespanGuard:
             try:
                 return await self._app(scope, receive, send)
             except Exception as error:
-                self._requests.suspect(scope, error)
+                self._requests.suspect(path, self._root_path, error)
                 raise
         task = current_task(self._loop)
         if task in live:
@@ -217,7 +217,7 @@ class LifespanGuard:
         try:
             returned = await self._app(scope, receive, send)
         except BaseException as error:
-            self._requests.suspect(scope, error)
+            self._requests.suspect(path, self._root_path, error)
             if not await self._in_flight.conclude(task, error):
                 raise
             return None
@@ -255,6 +255,7 @@ class LifespanGuard:
         The drain then cancels its handler as that of an event stream, and ends the
         answer with a proper last chunk. For what cannot be told from outside: an answer
         that a language model streams to a POST, events asked for with ``Accept: */*``.
+        From any thread, as a plain ``def`` handler runs in one of its own.
 
         Args:
             source: The request or its scope.
@@ -263,10 +264,9 @@ class LifespanGuard:
             GuardNotFoundError: As `of` does.
         """
         guard, scope = cls.of(source), scope_of(source)
-        if scope is not None and guard._tracked is not None:
-            run = guard._run
-            ends = run is not None and run.drainer.refuses_streams
-            guard._in_flight.declare_endless(scope, end=ends)
+        run = guard._run
+        if scope is not None and run is not None and guard._tracked is not None:
+            run.home.call(partial(run.declare_endless, scope))
 
     @property
     def phase(self) -> Phase:
@@ -371,9 +371,9 @@ class LifespanGuard:
             return
         if resources or scope is None:
             names = frozenset(r.name for r in resources) or frozenset(self._plan.names)
+            run.home.call(partial(run.supervisor.suspect, names, error))
         else:
-            names = frozenset(self._requests.needed_by(scope))
-        run.home.call(partial(run.supervisor.suspect, names, error))
+            run.home.call(partial(self._requests.suspect_of, scope, error))
 
     def begin_drain(self, reason: str = "begin_drain()") -> None:
         """Begin the drain, as a signal would; from any thread.
@@ -422,8 +422,12 @@ class LifespanGuard:
         return await self._requests.serve(scope, receive, send)
 
     def _have_seen(self, root_path: str) -> None:
-        """Let the next request with the same root path be a fast one."""
-        if self._root_path != root_path:
+        """Let the next request with the same root path be a fast one.
+
+        Not while others are in flight that were let in by the fast path: what their
+        paths lie below is known for all of them at once.
+        """
+        if self._root_path != root_path and not self._in_flight.live:
             self._root_path = self._in_flight.root_path = root_path
             self._own_paths = below(root_path, self._probe_paths)
 

@@ -92,7 +92,7 @@ class Requests:
 
             async def go(receive: Receive) -> None:
                 nonlocal returned
-                returned = await self._pass(scope, receive, send)
+                returned = await self._pass(path, scope, receive, send)
 
             await self.gate.pass_or_refuse(path, scope, receive, own_send, go)
         return returned
@@ -123,24 +123,33 @@ class Requests:
             return Verdict(False, key, inf, "draining")
         return Verdict(False, key, run.supervisor.due_in(needed))
 
-    def suspect(self, scope: Scope, error: BaseException) -> None:
-        """Have what a request needs checked soon, for *error* has left the app."""
+    def suspect(self, path: Any, root_path: str, error: BaseException) -> None:
+        """Have what a request needs checked soon, for *error* has left the app.
+
+        Its path is given as it was when it began: frameworks change the scope in place.
+        """
+        if isinstance(error, Exception):
+            path = app_path({"path": path, "root_path": root_path})
+            self._suspect_needs_of(path, error)
+
+    def suspect_of(self, scope: Mapping[str, Any], error: BaseException | None) -> None:
+        """Do the same for a request that may be in flight still, if it has failed."""
+        path = self._in_flight.path_of(scope)
+        self._suspect_needs_of(app_path(scope) if path is None else path, error)
+
+    def _suspect_needs_of(self, path: str, error: BaseException | None) -> None:
         run = self._run()
-        if run is not None and isinstance(error, Exception):
-            run.supervisor.suspect(self.needed_by(scope), error)
+        if run is not None:
+            run.supervisor.suspect(self._plan.needed_by(path)[1], error)
 
-    def needed_by(self, scope: Mapping[str, Any]) -> Set[str]:
-        """Return the names of the resources that a request needs."""
-        return self._plan.needed_by(app_path(scope))[1]
-
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    async def _pass(self, path: str, scope: Scope, receive: Receive, send: Send) -> Any:
         scope = self._with_state(scope)
         try:
             if self._plan.drain is None:
                 return await self._app()(scope, receive, send)
             return await self._in_flight.run(self._app(), scope, receive, send)
         except Exception as error:
-            self.suspect(scope, error)
+            self._suspect_needs_of(path, error)
             raise
 
     async def _start_lazily(self, path: str) -> None:

@@ -158,6 +158,11 @@ class Run:
         """Begin the drain, if it serves; nobody knows when the stop comes, then."""
         self._begin_drain(reason, delay, is_stop=False)
 
+    def declare_endless(self, scope: Mapping[str, Any]) -> None:
+        """Note that a request's answer has no end, and end it if the drain is on."""
+        ends = self.drainer.refuses_streams
+        self._around.in_flight.declare_endless(scope, end=ends)
+
     def _stop(self, signal: StopSignal) -> None:
         """Do what *signal* asks for."""
         if self._phase.phase is Phase.STARTING:
@@ -262,11 +267,11 @@ class Run:
     @asynccontextmanager
     async def _serving(self) -> AsyncGenerator[Callable[[], None], None]:
         async with self._holding() as begin:
-            self._phase.handle(Trigger.STARTED)
-            if self._last_act is not None:
-                self._begin_drain("a resource gave up", 0.0)
             cancelled = True
             try:
+                self._phase.handle(Trigger.STARTED)
+                if self._last_act is not None:
+                    self._begin_drain("a resource gave up", 0.0)
                 yield begin
                 cancelled = False
             finally:

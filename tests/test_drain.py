@@ -57,7 +57,7 @@ class Site:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
-        path = scope["path"]
+        path = scope["path"].removeprefix(scope["root_path"])
         if path == "/quick":
             await _answer(send)
             return
@@ -105,6 +105,10 @@ class Site:
 
     async def declared(self, scope: Any, receive: Any, send: Any) -> None:
         LifespanGuard.endless(scope)
+        await self.stream(scope, receive, send)
+
+    async def threaded(self, scope: Any, receive: Any, send: Any) -> None:
+        await anyio.to_thread.run_sync(LifespanGuard.endless, scope)
         await self.stream(scope, receive, send)
 
     async def late(self, scope: Any, receive: Any, send: Any) -> None:
@@ -293,6 +297,42 @@ async def test_an_answer_that_turns_out_endless_in_the_drain(
         await anyio.wait_all_tasks_blocked()
         stage.site.finish.set()
     assert late.phase == "answered"
+
+
+@pytest.mark.anyio
+async def test_a_handler_in_a_thread_can_say_that_it_is_endless(
+    recorder: Recorder,
+) -> None:
+    """A plain ``def`` handler of Starlette's and FastAPI's runs in one."""
+    stage = Stage(recorder, drain=Drain(grace=3600))
+    async with stage.serving():
+        stream = await stage.visit("/threaded")
+        await stream.wait_until(lambda: stream.phase == "started")
+        other = await stage.visit("/slow")
+        stage.guard.begin_drain()
+        await recorder.wait_for_mark("out /threaded")
+        stage.site.finish.set()
+    assert (stream.phase, other.body) == ("answered", b"whole")
+    assert recorder.of(StreamEnded) == [StreamEnded("/threaded")]
+
+
+@pytest.mark.anyio
+async def test_a_path_is_below_the_root_path_that_its_request_had(
+    recorder: Recorder,
+) -> None:
+    """Root paths may differ: of a guard that is mounted twice, or behind a proxy."""
+    stage = Stage(recorder, drain=Drain(grace=3600, endless=["/stream"]))
+    async with stage.serving():
+        streams = []
+        for root_path in ("/a", "/b", "/a"):
+            for path in ("/quick", "/stream"):
+                request = stage.server.http(root_path + path)
+                request.scope["root_path"] = root_path
+                stage.group.start_soon(request.run)
+                await anyio.wait_all_tasks_blocked()
+            streams.append(request)
+    assert {stream.phase for stream in streams} == {"answered"}
+    assert recorder.of(StreamEnded) == [StreamEnded("/stream")] * 3
 
 
 @pytest.mark.anyio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -211,6 +212,86 @@ async def test_a_held_request_that_fails_has_its_needs_checked(
 def _fail_from_now_on(event: Event, health: Health) -> None:
     if isinstance(event, ResourceOpened) and event.resource == "db":
         health.error = REFUSED
+
+
+class Mounted:
+    """An app that changes the scope in place, as frameworks do, and then fails."""
+
+    def __init__(self) -> None:
+        self.guard: LifespanGuard
+        self.answers = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope["root_path"] += "/search"
+            if not self.answers:
+                raise REFUSED
+            self.guard.suspect(request=scope, error=REFUSED)
+        await hello(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("drain", "answers"),
+    [(Drain(), False), (None, False), (Drain(), True)],
+    ids=["leaves", "leaves without a drain", "is answered"],
+)
+async def test_a_mounted_app_that_fails_has_the_needs_of_the_whole_path_checked(
+    recorder: Recorder, drain: Drain | None, answers: bool
+) -> None:
+    """On whichever path its request was let in, the first time and later."""
+    health, app = Health(), Mounted()
+    check = Check(health, every=3600)
+    index = Tap(recorder, "index", check=check).recipe
+    other = Tap(recorder, "other", check=check).recipe
+    app.guard = guard = LifespanGuard(
+        app,
+        [index, other],
+        gate=Gate(needs={"/search": [index], "/a": [other]}),
+        drain=drain,
+        observers=[recorder],
+    )
+    app.answers = answers
+    async with MemoryServer(guard) as server:
+        await recorder.wait_for(ResourceOpened, 3)
+        for count in (1, 2):
+            await anyio.sleep(10)
+            health.error = REFUSED
+            with suppress(OSError):
+                await server.get("/search/a")
+            await recorder.wait_for(ResourceDown, count)
+            await anyio.sleep(10)
+            health.error = None
+            await recorder.wait_for(ResourceRecovered, count)
+    assert {event.resource for event in recorder.of(CheckFailed)} == {"index"}
+
+
+async def test_a_request_that_is_over_can_be_told_of(recorder: Recorder) -> None:
+    """What it needs is known from its scope then."""
+    health, app = Health(), Watcher()
+    db = Tap(recorder, check=Check(health, every=3600, failures=1))
+    guard = LifespanGuard(app, [db.recipe], observers=[recorder])
+    async with MemoryServer(guard) as server:
+        await recorder.wait_for(ResourceOpened, 2)
+        await server.get("/")
+        await anyio.sleep(10)
+        health.error = REFUSED
+        guard.suspect(request=app.scopes[-1])
+        assert (await recorder.wait_for(ResourceDown)).resource == "db"
+
+
+async def test_a_resource_of_another_guard_is_suspected_in_vain(
+    recorder: Recorder,
+) -> None:
+    """It is told of while an exception is handled, and must not be another one."""
+    app = Watcher()
+    db, other = Tap(recorder), Tap(recorder, "other")
+    guard = LifespanGuard(app, [db.recipe], observers=[recorder])
+    async with MemoryServer(guard) as server:
+        await recorder.wait_for(ResourceOpened, 2)
+        await server.get("/")
+        other.recipe.suspect(app.scopes[-1])
+        guard.suspect(other.recipe)
+    assert recorder.of(CheckFailed) == []
 
 
 async def test_whoever_answers_an_exception_can_tell_of_it(recorder: Recorder) -> None:

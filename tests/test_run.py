@@ -27,7 +27,9 @@ from asgi_lifespan_guard import (
 from asgi_lifespan_guard.events import (
     CloseFailed,
     DrainBegun,
+    Event,
     GuardFailed,
+    PhaseChanged,
     ResourceGaveUp,
     ResourceOpened,
 )
@@ -154,6 +156,26 @@ async def test_a_panic_at_startup_is_a_failed_startup(recorder: Recorder) -> Non
         async with server:
             pytest.fail("it started")
     assert server.said == ["lifespan.startup.failed"]
+
+
+async def test_an_exit_just_after_the_startup_comes_through(
+    recorder: Recorder,
+) -> None:
+    """An observer may end the process; the guard is stopped then, and no mistake."""
+
+    def leave(event: Event) -> None:
+        if isinstance(event, PhaseChanged) and event.new is Phase.SERVING:
+            raise SystemExit(3)
+
+    guard = LifespanGuard(hello, [Tap(recorder).recipe], observers=[leave, recorder])
+    lifespan = MemoryServer(guard).lifespan
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    with pytest.raises(SystemExit):
+        await guard(lifespan.scope, receive, lifespan.send)
+    assert guard.phase is Phase.STOPPED
 
 
 async def test_what_nobody_else_tells_of_is_told(

@@ -312,6 +312,14 @@ class InFlight:
             return task
         return next((key for key, own in self._scopes() if _is_same(own, scope)), None)
 
+    def path_of(self, scope: Mapping[str, Any]) -> str | None:
+        """Return the path of the exchange that *scope* belongs to, as it began."""
+        key = self.key_of(scope)
+        if key in self.live:
+            path: str = below_root(self.live[key][2], self.root_path)
+            return path
+        return self._watched[key].path if key in self._watched else None
+
     def _scope_of(self, key: Any) -> Scope | None:
         if key in self.live:
             scope: Scope = self.live[key][0]

@@ -54,4 +54,4 @@ def size_of(message: Any) -> int:
     if not isinstance(message, Mapping):
         return 0
     payload = message.get("body") or message.get("bytes") or message.get("text")
-    return len(payload) if isinstance(payload, bytes | str) else 0
+    return len(payload) if isinstance(payload, bytes | bytearray | str) else 0

@@ -236,8 +236,8 @@ class Owner(Node):
         number = self._series.begin()
         attempt = Attempt(self.recipe, number, self._thread, self._asker)
         self._attempt = attempt
-        self._life.handle(ResourceTrigger.OPEN)
         try:
+            self._life.handle(ResourceTrigger.OPEN)
             await self._open_and_hold(attempt)
         except OpeningInterruptedError as interruption:
             self._tell_of_failed_close(interruption.__cause__)
@@ -257,15 +257,16 @@ class Owner(Node):
         began = now()
         values = [need.value for need in self.needs]
         async with attempt.opened(values) as value:
-            self._came_up(attempt, value, now() - began)
             try:
+                self._came_up(attempt, value, now() - began)
                 await self._hold(attempt, value)
             except BaseException:
-                if not self._closing.is_on:
+                if self.is_open and not self._closing.is_on:
                     self._tell_it_is_down(attempt, CrashedError(self.recipe.name))
                 raise
             finally:
-                await self._step_down(attempt)
+                if self.is_open:  # Else what it gave could not even be shown.
+                    await self._step_down(attempt)
 
     def _came_up(self, attempt: Attempt, value: Any, duration: float) -> None:
         """Let others use *value*."""
@@ -328,11 +329,13 @@ class Owner(Node):
             due = watch.due
             if watch.failing:
                 self.next_attempt_at = time.monotonic() + left
-            with anyio.move_on_after(left):
-                await self._waiters.wait_until(
-                    lambda: self._is_to_close() or watch.due < due  # noqa: B023
-                )
-        self.next_attempt_at = None
+            try:
+                with anyio.move_on_after(left):
+                    await self._waiters.wait_until(
+                        lambda: self._is_to_close() or watch.due < due  # noqa: B023
+                    )
+            finally:
+                self.next_attempt_at = None
 
     def _judge(
         self, attempt: Attempt, check: Check, watch: Watch, error: BaseException | None

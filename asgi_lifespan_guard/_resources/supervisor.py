@@ -83,7 +83,7 @@ class Supervisor:
         """Ask *names*, and what they need, soon how they are.
 
         Args:
-            names: Of resources.
+            names: Of resources; those of others are none of its business.
             error: Why; asked are those that it may be about. ``None``: no matter.
         """
         for owner in self._and_needs(names):
@@ -92,7 +92,7 @@ class Supervisor:
                 owner.suspect()
 
     def _and_needs(self, names: Iterable[str]) -> set[Owner]:
-        owners = [self._owners[name] for name in names]
+        owners = [self._owners[name] for name in names if name in self._owners]
         return {*owners, *(need for owner in owners for need in owner.all_needs())}
 
     def abort(self, reason: str) -> None:

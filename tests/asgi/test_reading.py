@@ -55,4 +55,5 @@ def test_what_is_as_it_should_be() -> None:
     assert query_of({"query_string": b"verbose"}) == b"verbose"
     assert state_in({"state": {"a": 1}}) == {"a": 1}
     assert size_of({"body": b"abc"}) == size_of({"text": "abc"}) == 3
+    assert size_of({"body": bytearray(b"abc")}) == 3
     assert type_of({"type": "http"}) == "http"

@@ -765,6 +765,52 @@ async def test_layers_of_steps_are_looked_through_once(stage: Stage) -> None:
             await stage.until_up("last")
 
 
+async def test_who_is_told_that_it_opens_and_objects_makes_the_attempt_fail(
+    stage: Stage,
+) -> None:
+    """It uses its needs no longer then, which could not be closed otherwise."""
+
+    def fail(event: Event) -> None:
+        opens = ResourcePhaseChanged(
+            "api", ResourcePhase.PENDING, ResourcePhase.OPENING
+        )
+        if event == opens:
+            raise RuntimeError("of the one who is told")
+
+    db = stage.make("db")
+    api = stage.make("api", needs=[db], retry=None)
+    stage.recorder.also = fail
+    with anyio.fail_after(PATIENCE):
+        async with stage.running(db, api):
+            await stage.until_phase("api", ResourcePhase.FAILED)
+    assert stage.marks == ["open db", "closing db", "close db"]
+
+
+async def test_who_is_told_that_it_is_up_and_objects_finds_it_closed_in_order(
+    stage: Stage,
+) -> None:
+    """What needs it is closed before, or not opened at all; then it is reopened."""
+    mistake = RuntimeError("of the one who is told")
+
+    def fail(event: Event) -> None:
+        if isinstance(event, ResourceOpened) and event.resource == "db":
+            stage.recorder.also = None
+            raise mistake
+
+    db = stage.make("db", on_close=checkpoint, retry=AT_ONCE)
+    api = stage.make("api", needs=[db])
+    stage.recorder.also = fail
+    async with stage.running(db, api):
+        await stage.until_up("api")
+        assert stage.phase("db") is ResourcePhase.UP
+    opened = ["open db", "open api"]
+    closed = [
+        f"{what} {name}" for name in ("api", "db") for what in ("closing", "close")
+    ]
+    assert stage.marks == ["open db", "closing db", "close db", *opened, *closed]
+    assert [event.error for event in stage.recorder.of(ResourceCrashed)] == [mistake]
+
+
 @pytest.mark.parametrize("phase", [ResourcePhase.WAITING, ResourcePhase.FAILED])
 async def test_a_mistake_of_who_is_told_costs_one_resource(
     stage: Stage, phase: ResourcePhase

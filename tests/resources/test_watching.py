@@ -182,8 +182,15 @@ async def test_what_is_held_back_may_crash(stage: Stage) -> None:
         health.error = REFUSED
         await stage.until_phase("db", ResourcePhase.FAILING)
         health.error = None
+        due: list[float | None] = []
+        stage.recorder.also = lambda event: due.extend(
+            r.next_attempt_in
+            for r in supervisor.report()
+            if isinstance(event, ResourceDown)
+        )
         crash.set()
         await stage.recorder.wait_for(ResourceCrashed)
+        assert due == [None]
         crash = anyio.Event()
         await stage.recorder.wait_for(ResourceOpened, 2)
         assert supervisor.are_open({"db"})
