@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -239,6 +239,7 @@ class _TrioInterruption(Interruption):
 
         super().__init__(grace)
         self._trio = trio
+        self._task = trio.lowlevel.current_task()
         self._timer = trio.CancelScope()
         self._delivery_is_due = False
         self.outer: trio.CancelScope = trio.CancelScope(shield=shield)
@@ -273,9 +274,33 @@ class _TrioInterruption(Interruption):
             self._time_out()
 
     def _deliver(self) -> None:
-        if not self._delivered_by(self.outer.cancel):
+        scopes = self._scopes_within()
+        if self._delivered_by(self.outer.cancel):
+            self._trio.lowlevel.spawn_system_task(self._confirm, scopes)
+        else:
             self._delivery_is_due = True
             self._trio.lowlevel.spawn_system_task(self._insist)
+
+    async def _confirm(self, scopes: Sequence[trio.CancelScope]) -> None:
+        """Deliver it again, if one of *scopes* has taken it for its own deadline's.
+
+        A sleep whose time has come as well, before its task could run, does so, since
+        the shield is up by then and hides whose cancellation it is.
+        """
+        await self._trio.lowlevel.checkpoint()
+        await self._trio.lowlevel.checkpoint()  # Now its task has run.
+        if not self._over and any(scope.cancelled_caught for scope in scopes):
+            self._delivery_is_due = True
+            await self._insist()
+
+    def _scopes_within(self) -> Sequence[trio.CancelScope]:
+        """Return the scopes that the work's own task is in, inside of ours."""
+        status: Any = getattr(self._task, "_cancel_status", None)
+        found: list[trio.CancelScope] = []
+        while status is not None and status._scope is not self.inner:
+            found.append(status._scope)
+            status = status.parent
+        return () if status is None else found
 
     def _delivered_by(self, cancel: Callable[[], None]) -> bool:
         runnable = self._runnable()

@@ -15,7 +15,7 @@ from asgi_lifespan_guard._tasks.interruption import (
     Interruption,
     interruptible,
 )
-from tests.support.virtual_time import on_virtual_time
+from tests.support.virtual_time import on_time_by_hand, on_virtual_time, pass_time
 
 
 pytestmark = pytest.mark.anyio
@@ -413,3 +413,31 @@ async def test_a_native_cancellation_of_what_it_awaits_goes_on() -> None:
     works[0].interrupt()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@on_time_by_hand
+async def test_a_sleep_that_ends_just_then_does_not_swallow_it() -> None:
+    """Its own deadline has passed, too, before its task could be told of ours."""
+    marks: list[str] = []
+    interruptions: list[Interruption] = []
+    begun = anyio.Event()
+
+    async def run() -> None:
+        async with interruptible(GRACE) as work:
+            interruptions.append(work)
+            begun.set()
+            try:
+                await anyio.sleep(1)
+                await anyio.sleep_forever()
+            finally:
+                await checkpoint()
+                marks.append("clean")
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            await begun.wait()
+            await anyio.wait_all_tasks_blocked()
+            interruptions[0].interrupt()
+            pass_time(1.001)
+    assert marks == ["clean"]
