@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -40,7 +40,7 @@ from asgi_lifespan_guard.events import (
 from tests.recorder import PATIENCE, Recorder
 from tests.support.memory_server import LifespanError, MemoryServer, Request
 from tests.support.resources import Tap, hello
-from tests.support.virtual_time import VIRTUAL_TRIO, on_virtual_time
+from tests.support.virtual_time import on_virtual_time
 
 
 EVENTS = (b"accept", b"text/event-stream")
@@ -70,12 +70,6 @@ class Site:
 
     async def stream(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await anyio.sleep_forever()
-
-    async def deaf_once(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        with suppress(anyio.get_cancelled_exc_class()):
-            await anyio.sleep_forever()
         await anyio.sleep_forever()
 
     async def slow(self, scope: Any, receive: Any, send: Any) -> None:
@@ -229,22 +223,6 @@ async def test_a_request_past_its_grace_is_cut(recorder: Recorder) -> None:
     cut = recorder.of(RequestCut)
     assert [event.path for event in cut] == ["/slow"]
     assert cut[0].after == pytest.approx(5)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", [VIRTUAL_TRIO], ids=["trio"])
-async def test_a_stream_that_misses_its_cancellation_has_another(
-    recorder: Recorder,
-) -> None:
-    """A sleep of trio's may take it for its own end; the grace is not spent on that."""
-    stage = Stage(recorder, drain=Drain(grace=60))
-    async with stage.serving():
-        stream = await stage.visit("/deaf_once", EVENTS)
-        stage.guard.begin_drain()
-        with anyio.fail_after(30):
-            await stage.guard.wait_drain()
-        assert stream.status == 200
-    assert recorder.of(RequestCut) == []
 
 
 @pytest.mark.anyio

@@ -252,15 +252,9 @@ class InFlight:
                 exchange.interrupt()
 
     def insist(self, spared: Collection[Any] = ()) -> None:
-        """Cancel what was to end, and may not have been told.
-
-        Only spoken to was a handler whose views' tasks were cancelled. And on trio a
-        sleep whose own deadline has just passed takes a cancellation for its end.
-        """
+        """Cancel the tasks of what was to end, and has only been spoken to."""
         for key, exchange in self._inside_out():
-            stream = exchange.told is How.ENDED and exchange.socket is None
-            unheard = exchange.spoken_to or (stream and on_trio())
-            if unheard and key not in spared:
+            if exchange.spoken_to and key not in spared:
                 exchange.interrupt()
 
     def cut(
