@@ -289,7 +289,9 @@ class _TrioInterruption(Interruption):
         """
         await self._trio.lowlevel.checkpoint()
         await self._trio.lowlevel.checkpoint()  # Now its task has run.
-        if not self._over and any(scope.cancelled_caught for scope in scopes):
+        now = self._trio.current_time()
+        swallowed = any(s.cancelled_caught and s.deadline <= now for s in scopes)
+        if swallowed and not self._over:
             self._delivery_is_due = True
             await self._insist()
 
