@@ -163,7 +163,7 @@ def test_a_panic_in_an_optional_resource(kind: str, folder: Path) -> None:
         wait_ready(server)
         server.wait_output(
             r"^ERROR:asgi_lifespan_guard:model: gave up after 1 attempt\(s\),"
-            r" a permanent error: .*Panic: index out of bounds$"
+            r" a permanent error in worst\.py:\d+: .*Panic: index out of bounds$"
         )
         assert_serves(server)
         assert get(server, "/readyz/model").status_code == 503
@@ -177,10 +177,9 @@ def test_a_context_manager_that_swallows_a_failing_check(
     kind: str, folder: Path
 ) -> None:
     """It is tried again after waits that are told, and nobody else notices."""
-    failed = r"forgiving: attempt (\d+) failed, next in .* s: OSError: no answer$"
+    failed = r"forgiving: attempt (\d+) failed.*, next in .* s: OSError: no answer$"
     with ServerProcess(kind, "worst:swallowing", cwd=folder) as server:
-        server.wait_output(failed.replace(r"(\d+)", "3"))
-        before = shown(server, "forgiving")["attempts"]
+        server.wait_output(failed.replace(r"(\d+)", "4"))
         told = [int(n) for n in re.findall(failed, server.output, re.MULTILINE)]
         after = shown(server, "forgiving")["attempts"]
         assert get(server, "/readyz").status_code == 503
@@ -188,9 +187,8 @@ def test_a_context_manager_that_swallows_a_failing_check(
         assert get(server, "/readyz/db").status_code == 200
         server.terminate()
         server.wait()
-    assert told == list(range(1, len(told) + 1))
-    assert before - 1 <= len(told) <= after
-    assert after < 100
+    assert told == [2**power for power in range(len(told))]  # Thinned out.
+    assert told[-1] <= after < 100
     assert len(server.output.splitlines()) < 1000
 
 
@@ -211,7 +209,7 @@ def test_a_failing_need_that_crashes_and_gives_up(kind: str, folder: Path) -> No
         server.wait_output("need: down: OSError: no answer")
         assert shown(server, "need")["phase"] == "failing"
         assert get(server, "/crash").status_code == 200
-        server.wait_output("need: crashed: .*the connection is gone")
+        server.wait_output(r"need: crashed in \S+: .*the connection is gone")
         server.wait_output("need: gave up after")
         server.wait_output("dependent: gave up: .*'need'")
         assert shown(server, "need")["phase"] == "failed"
