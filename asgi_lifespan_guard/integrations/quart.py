@@ -19,18 +19,12 @@ def connect(app: Quart) -> None:
     """
     from quart import got_request_exception, got_websocket_exception
 
-    got_request_exception.connect(_of_request, app, weak=False)
-    got_websocket_exception.connect(_of_websocket, app, weak=False)
+    got_request_exception.connect(_suspect, app, weak=False)
+    got_websocket_exception.connect(_suspect, app, weak=False)
 
 
 # Async, because Quart would run plain functions in a thread without the request.
-async def _of_request(_app: Any, exception: BaseException, **_more: Any) -> None:
-    from quart import request
+async def _suspect(_app: Any, exception: BaseException, **_more: Any) -> None:
+    from quart import has_request_context, request, websocket
 
-    suspect(exception, request.scope)
-
-
-async def _of_websocket(_app: Any, exception: BaseException, **_more: Any) -> None:
-    from quart import websocket
-
-    suspect(exception, websocket.scope)
+    suspect(exception, (request if has_request_context() else websocket).scope)

@@ -168,3 +168,14 @@ async def test_one_failed_request_closes_the_gate(
 async def test_without_a_guard_nothing_is_suspected() -> None:
     """A hook that is connected may serve other apps, too."""
     integrations.suspect(OSError(), {"type": "http", "path": "/"})
+
+
+async def test_a_request_of_djangos_that_has_no_scope_is_left_alone() -> None:
+    """Under WSGI there is nobody to be asked."""
+    from django.core.signals import got_request_exception
+
+    from asgi_lifespan_guard.integrations.django import connect
+
+    connect()
+    answers = got_request_exception.send(sender=None, request=object())
+    assert all(answer is None for _, answer in answers)

@@ -832,3 +832,22 @@ async def test_a_mistake_of_who_is_told_costs_one_resource(
         report = stage.supervisor.report()[0]
         await stage.until_phase(report.name, ResourcePhase.FAILED)
         assert stage.phase("other") is ResourcePhase.UP
+
+
+async def test_what_cannot_be_shown_is_tried_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that takes no value is a failed attempt; what was opened is closed."""
+    errors, show = [TypeError("read-only")], stage.publish
+
+    def publish(recipe: Resource[Any], value: Any, /) -> None:
+        if errors:
+            raise errors.pop()
+        show(recipe, value)
+
+    monkeypatch.setattr(stage, "publish", publish)
+    async with stage.running(stage.make("db", retry=AT_ONCE)):
+        await stage.until_up("db")
+    (failed,) = stage.recorder.of(AttemptFailed)
+    assert isinstance(failed.error, TypeError)
+    assert stage.marks == ["open db", "closing db", "close db"] * 2
