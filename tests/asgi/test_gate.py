@@ -279,6 +279,17 @@ async def test_an_app_that_reads_nothing(gated: Gated, recorder: Recorder) -> No
     assert request.status == 204
 
 
+async def _be_let_in_and_leave(gated: Gated, recorder: Recorder) -> None:
+    """Be a client who is held, reaches the app, and goes."""
+    request = gated.server.http("/")
+    async with gated.kept() as group:
+        group.start_soon(request.run)
+        await recorder.wait_for(RequestHeld)
+        gated.say(ADMITTED)
+        await recorder.wait_for_mark("in")
+        request.leave()
+
+
 async def test_a_client_that_leaves_later_is_seen_by_the_app(
     gated: Gated, recorder: Recorder
 ) -> None:
@@ -290,13 +301,7 @@ async def test_a_client_that_leaves_later_is_seen_by_the_app(
         gone.extend([await receive(), await receive(), await receive()])
 
     gated.app = app
-    request = gated.server.http("/")
-    async with gated.kept() as group:
-        group.start_soon(request.run)
-        await recorder.wait_for(RequestHeld)
-        gated.say(ADMITTED)
-        await recorder.wait_for_mark("in")
-        request.leave()
+    await _be_let_in_and_leave(gated, recorder)
     assert [message["type"] for message in gone] == [
         "http.request",
         "http.disconnect",
@@ -348,13 +353,7 @@ async def test_who_asks_for_ever_whether_the_client_left_does_not_hold_the_loop(
                 await receive()
 
     gated.app = app
-    request = gated.server.http("/")
-    async with gated.kept() as group:
-        group.start_soon(request.run)
-        await recorder.wait_for(RequestHeld)
-        gated.say(ADMITTED)
-        await recorder.wait_for_mark("in")
-        request.leave()
+    await _be_let_in_and_leave(gated, recorder)
 
 
 async def test_only_those_it_concerns_are_let_in(

@@ -15,17 +15,16 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.chaos.kept import KEPT
-from tests.chaos.loops import StuckError
 from tests.chaos.scenario import Draw, Scenario, smaller
 from tests.chaos.witness import CHECKS
 from tests.chaos.world import World, play
+from tests.support.long_runs import giving_up_after, say
 
 
 REAL_SECONDS = 60
@@ -34,25 +33,10 @@ SHRINKING = 20
 """Real seconds in which a scenario is made smaller."""
 
 
-def say(text: str) -> None:
-    """Tell whoever looks on."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def watched(scenario: Scenario) -> World:
     """Play *scenario*, and give up where it does not end."""
-
-    def give_up(*_: Any) -> None:
-        raise StuckError(f"not over after {REAL_SECONDS} real seconds")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(REAL_SECONDS)
-    try:
+    with giving_up_after(REAL_SECONDS):
         return play(scenario)
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def shrunk(scenario: Scenario, check: str) -> Scenario:

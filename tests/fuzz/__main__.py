@@ -9,44 +9,29 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
 import sys
 import time
 from typing import Any
 
-from tests.chaos.loops import StuckError
 from tests.fuzz.life import Life, played
+from tests.support.long_runs import giving_up_after, say
 
 
 REAL_SECONDS = 10
 """Real seconds after which a life does not end any more."""
 
 
-def say(text: str) -> None:
-    """Tell whoever looks on."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def watched(seed: str) -> Life:
     """Play the life of *seed*, and give up where it does not end."""
-
-    def give_up(*_: Any) -> None:
-        raise StuckError(f"not over after {REAL_SECONDS} real seconds")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(REAL_SECONDS)
     lives: list[Life] = []
     try:
-        return played(seed, lives.append)
+        with giving_up_after(REAL_SECONDS):
+            return played(seed, lives.append)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         lives[0].faults.append(f"the loop ended with {error!r}")
         return lives[0]
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def main(argv: list[str], environ: Any) -> int:

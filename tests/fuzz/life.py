@@ -418,10 +418,7 @@ class Life:
         luck = self.luck
         if luck.chance(0.5):
             await anyio.sleep(luck.moment(2.0))
-        if luck.chance(0.02):
-            await self._again(None, self._receive, self._send)
-        if luck.chance(0.1):
-            raise self._error(luck.one(TheirsError, OSError))
+        await self._be_odd()
         if luck.chance(0.05):
             await anyio.sleep_forever()
         return luck.one(*RECEIVED)
@@ -430,10 +427,14 @@ class Life:
         luck = self.luck
         if luck.chance(0.2):
             await anyio.sleep(luck.moment(2.0))
-        if luck.chance(0.02):
+        await self._be_odd()
+
+    async def _be_odd(self) -> None:
+        """Call the app from within a callable of the server's, or fail, or neither."""
+        if self.luck.chance(0.02):
             await self._again(None, self._receive, self._send)
-        if luck.chance(0.1):
-            raise self._error(luck.one(TheirsError, OSError))
+        if self.luck.chance(0.1):
+            raise self._error(self.luck.one(TheirsError, OSError))
 
     def _check_rest(self) -> None:
         """Note what is left when everything is over."""

@@ -419,25 +419,18 @@ async def test_a_native_cancellation_of_what_it_awaits_goes_on() -> None:
 async def test_a_sleep_that_ends_just_then_does_not_swallow_it() -> None:
     """Its own deadline has passed, too, before its task could be told of ours."""
     marks: list[str] = []
-    interruptions: list[Interruption] = []
-    begun = anyio.Event()
 
-    async def run() -> None:
-        async with interruptible(GRACE) as work:
-            interruptions.append(work)
-            begun.set()
-            try:
-                await anyio.sleep(1)
-                await anyio.sleep_forever()
-            finally:
-                await checkpoint()
-                marks.append("clean")
+    async def sleep(_: Interruption) -> None:
+        try:
+            await anyio.sleep(1)
+            await anyio.sleep_forever()
+        finally:
+            await checkpoint()
+            marks.append("clean")
 
     with anyio.fail_after(60):
-        async with anyio.create_task_group() as group:
-            group.start_soon(run)
-            await begun.wait()
+        async with _beside(sleep) as work:
             await anyio.wait_all_tasks_blocked()
-            interruptions[0].interrupt()
+            work.interrupt()
             pass_time(1.001)
     assert marks == ["clean"]
